@@ -1,0 +1,1 @@
+"""Tables, frontiers, BD-rates and plots from finished trials; needs no torch."""

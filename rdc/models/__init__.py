@@ -1,0 +1,1 @@
+"""Codecs and the components that compose them."""

@@ -1,0 +1,1 @@
+"""The entropy model components: one file per choice, found by name."""

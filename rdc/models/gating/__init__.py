@@ -1,0 +1,1 @@
+"""The gating components: one file per choice, found by name."""

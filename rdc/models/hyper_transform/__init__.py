@@ -1,0 +1,1 @@
+"""The hyper transform components: one file per choice, found by name."""

@@ -1,0 +1,1 @@
+"""The rate control components: one file per choice, found by name."""

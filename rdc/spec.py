@@ -1,0 +1,277 @@
+"""What goes into a trial: frozen specs, the checks at their birth, and the ids by which results are found.
+
+Importing this module does not import torch. Parsing a model does, because every component keeps its
+parameters beside its network, in one file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import pkgutil
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+import pydantic
+
+from rdc.errors import UserError
+
+# Raise when code changes the results that a given spec produces, so that old results are not mistaken for new.
+SEMANTICS_VERSION = 1
+
+T = TypeVar("T")
+
+COMPONENT_GROUPS = ("transform", "entropy_model", "hyper_transform", "gating", "rate_control")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Depth:
+    """Widths and layer counts, in encoder order; the synthesis transform uses the reverse.
+
+    channels: one width per stage that halves the resolution, before the last one.
+    latent_channels: channels of the latent y.
+    extra_layers: layers added to each of these stages; what a layer is, the transform says.
+    """
+
+    channels: tuple[int, ...]
+    latent_channels: int
+    extra_layers: tuple[int, ...] = (0, 0, 0)
+
+    def __post_init__(self) -> None:
+        for field, values, least in (
+            ("channels", self.channels, 1),
+            ("latent_channels", (self.latent_channels,), 1),
+            ("extra_layers", self.extra_layers, 0),
+        ):
+            if any(v < least for v in values):
+                raise UserError(f"depth.{field}={list(values)}: every entry must be at least {least}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSpec:
+    """One architecture. Each component is the frozen `Params` of its file in rdc/models/<group>/<name>.py."""
+
+    transform: Any
+    entropy_model: Any
+    hyper_transform: Any
+    depth: Depth
+    gating: Any
+    rate_control: Any
+
+    @property
+    def family(self) -> str:
+        """transform/entropy_model/hyper_transform, the grouping of the study's Fig. 2."""
+        return f"{self.transform.name}/{self.entropy_model.name}/{self.hyper_transform.name}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """How a model is trained. Everything here changes results and therefore enters the ids."""
+
+    steps: int
+    batch_size: int
+    crop_px: int
+    learning_rate: float
+    schedule: Literal["cosine", "constant_then_drop"]
+    final_learning_rate: float
+    warmup_steps: int = 0
+    drop_at: float = 0.9  # share of the steps after which constant_then_drop lowers the rate
+    optimizer: Literal["adam", "adamw"] = "adam"
+    weight_decay: float = 0.0
+    grad_clip_norm: float = 1.0
+    aux_learning_rate: float = 1e-3
+    rate_ramp_steps: int = 0  # steps over which the rate term grows from 0 to its full weight
+    ema_decay: float = 0.0  # 0 switches the moving average of the weights off
+
+    def __post_init__(self) -> None:
+        for field in ("steps", "batch_size", "crop_px"):
+            if getattr(self, field) < 1:
+                raise UserError(f"budget.{field}={getattr(self, field)}: must be at least 1")
+        if self.crop_px % 64:
+            raise UserError(f"budget.crop_px={self.crop_px}: must be a multiple of 64, the stride of the hyper-latent")
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"budget.ema_decay={self.ema_decay}: must lie in [0, 1)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class WarmStart:
+    """Weights that a trial starts from; their origin is part of what the result means."""
+
+    spec_id: str
+    checkpoint_sha256: str
+    lmbda: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TrialSpec:
+    """Everything that decides a trial's numbers. Paths, worker counts and devices are in RunSettings.
+
+    train_data, eval_data: content hashes of the image sets (rdc.data.ImageSet.content_hash).
+    """
+
+    model: ModelSpec
+    recipe: Recipe
+    precision: Literal["fp32", "bf16"]
+    lmbda: float
+    seed: int
+    train_data: str
+    eval_data: str
+    warm_start: WarmStart | None = None
+
+    def __post_init__(self) -> None:
+        if not self.lmbda > 0:
+            raise UserError(f"lmbda={self.lmbda}: must be greater than 0")
+
+    @property
+    def arch_id(self) -> str:
+        return arch_id(self.model)
+
+    @property
+    def curve_id(self) -> str:
+        """Trials that differ only in lmbda and seed share it: the points of one RD curve."""
+        warm = self.warm_start.spec_id if self.warm_start else None
+        return _short_hash(["curve", self.arch_id, canonical(self.recipe), self.precision, self.train_data, warm])
+
+    @property
+    def spec_id(self) -> str:
+        warm = canonical(self.warm_start) if self.warm_start else None
+        return _short_hash(["spec", self.curve_id, self.lmbda, self.seed, self.eval_data, warm])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The full spec as JSON types, defaults included; `parse_trial` reads it back."""
+        return to_plain(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RunSettings:
+    """How and where a trial runs: recorded beside the result, without influence on the ids.
+
+    folder: the trial's own folder. train_manifest, eval_manifest: ImageSet files (rdc.data).
+    fresh_decode_images: how many evaluation bitstreams a newly started interpreter decodes; -1 for all.
+    """
+
+    folder: str
+    train_manifest: str
+    eval_manifest: str
+    budget_name: str = ""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = 1
+    validate_every: int = 0  # steps; 0 means only at the end
+    log_every: int = 10
+    checkpoint_every_s: float = 60.0
+    fresh_decode_images: int = 2
+    ms_ssim: bool = True
+    cache_gb: float = 4.0
+    warm_start_checkpoint: str | None = None
+
+
+def component(group: str, name: str) -> Any:
+    """The module rdc/models/<group>/<name>.py; it holds `Params` and what builds the network."""
+    known = component_names(group)
+    if name not in known:
+        raise UserError(
+            f"{group}={name!r} is not known; known: {', '.join(known)}. "
+            f"To add it, write rdc/models/{group}/{name}.py and conf/{group}/{name}.yaml."
+        )
+    return importlib.import_module(f"rdc.models.{group}.{name}")
+
+
+def component_names(group: str) -> list[str]:
+    package = importlib.import_module(f"rdc.models.{group}")
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__))
+
+
+def parse_model(config: Mapping[str, Any]) -> ModelSpec:
+    """Composed config groups -> checked spec; raises UserError in one line."""
+    expected = {*COMPONENT_GROUPS, "depth"}
+    if set(config) != expected:
+        odd = sorted(set(config) ^ expected)
+        raise UserError(f"a model needs exactly {', '.join(sorted(expected))}; missing or unknown: {', '.join(odd)}")
+    parts: dict[str, Any] = {group: _parse_component(group, config[group]) for group in COMPONENT_GROUPS}
+    spec = ModelSpec(depth=parse(Depth, config["depth"], where="depth"), **parts)
+    for group in COMPONENT_GROUPS:
+        parts[group].check(spec)
+    return spec
+
+
+def parse_trial(config: Mapping[str, Any]) -> TrialSpec:
+    """Read back what TrialSpec.to_dict wrote."""
+    fields = dict(config)
+    model = parse_model(fields.pop("model"))
+    recipe = parse(Recipe, fields.pop("recipe"), where="budget")
+    warm = fields.pop("warm_start", None)
+    warm_start = parse(WarmStart, warm, where="warm_start") if warm else None
+    unknown = set(fields) - {f.name for f in dataclasses.fields(TrialSpec)}
+    if unknown:
+        raise UserError(f"trial spec has unknown keys: {', '.join(sorted(unknown))}")
+    return TrialSpec(model=model, recipe=recipe, warm_start=warm_start, **fields)
+
+
+def parse(cls: type[T], config: Any, *, where: str) -> T:
+    """dict -> frozen dataclass, strict about unknown keys and types; errors are one line with the dotted path."""
+    try:
+        return _adapter(cls).validate_python(config)
+    except pydantic.ValidationError as error:
+        raise UserError(_one_line(error, where)) from None
+
+
+def arch_id(model: ModelSpec) -> str:
+    return _short_hash(["arch", SEMANTICS_VERSION, canonical(model)])
+
+
+def canonical(spec: Any) -> Any:
+    """Plain JSON types with default-valued fields left out, so that a new option leaves old ids alone."""
+    if dataclasses.is_dataclass(spec) and not isinstance(spec, type):
+        out = {}
+        for field in dataclasses.fields(spec):
+            value = getattr(spec, field.name)
+            if field.name == "name" or field.default is dataclasses.MISSING or value != field.default:
+                out[field.name] = canonical(value)
+        return out
+    return to_plain(spec)
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses, tuples and mappings -> JSON types."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(v) for v in value]
+    if isinstance(value, Mapping):
+        return {str(k): to_plain(v) for k, v in value.items()}
+    return value
+
+
+def _parse_component(group: str, config: Any) -> Any:
+    if not isinstance(config, Mapping) or not isinstance(config.get("name"), str):
+        raise UserError(f"{group} needs a mapping with a name, got {config!r}; choose one with {group}=NAME")
+    return parse(component(group, config["name"]).Params, dict(config), where=group)
+
+
+def _adapter(cls: type[Any]) -> pydantic.TypeAdapter[Any]:
+    # Standard dataclasses have no config of their own: forbid what they do not know, and keep "3" from being 3.
+    return pydantic.TypeAdapter(pydantic.with_config(pydantic.ConfigDict(extra="forbid"))(cls))
+
+
+def _one_line(error: pydantic.ValidationError, where: str) -> str:
+    texts = []
+    for item in error.errors(include_url=False):
+        path = ".".join([where, *map(str, item["loc"])])
+        text = item["msg"].removeprefix("Value error, ")
+        cause = item.get("ctx", {}).get("error")
+        if isinstance(cause, UserError):
+            texts.append(str(cause))
+        elif item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            texts.append(f"{path}: there is no such key")
+        elif item["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+            texts.append(f"{path}: is required")
+        else:
+            texts.append(f"{path}={item['input']!r}: {text[0].lower()}{text[1:]}")
+    return "; ".join(texts)
+
+
+def _short_hash(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,1 @@
+"""Plan, run and record sweeps of codec architectures."""
