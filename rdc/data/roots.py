@@ -1,0 +1,28 @@
+"""Where data are looked for and kept: $RDC_DATA, and the cache folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rdc.errors import UserError
+
+
+def cache_root() -> Path:
+    """$RDC_CACHE, else $XDG_CACHE_HOME/rdc, else ~/.cache/rdc. Everything in it can be deleted at any time."""
+    if named := os.environ.get("RDC_CACHE"):
+        return Path(named).expanduser()
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base).expanduser() / "rdc"
+    return Path.home() / ".cache" / "rdc"
+
+
+def data_root() -> Path | None:
+    """$RDC_DATA as a folder; None if it is not set; UserError if it is set to something else."""
+    named = os.environ.get("RDC_DATA")
+    if not named:
+        return None
+    root = Path(named).expanduser()
+    if not root.is_dir():
+        raise UserError(f"RDC_DATA={named}: is not a folder; correct it, or unset it to use other images")
+    return root
