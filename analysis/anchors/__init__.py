@@ -1,0 +1,109 @@
+"""Reference curves with their sources: curves.csv holds the points, facts.csv what a point means."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+from pathlib import Path
+
+from analysis.bdrate import Curve
+from analysis.errors import AnalysisError
+
+DEFAULT = "bpg"
+_FOLDER = Path(__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Anchor:
+    """A reference curve, the images it was measured on, and how."""
+
+    name: str
+    title: str
+    dataset: str
+    curve: Curve
+    source: str
+    colour: str
+    psnr_rule: str
+    averaging: str
+    note: str
+
+
+def names() -> list[str]:
+    """Anchors that come with the package, the default first."""
+    return [row["anchor"] for row in _rows("facts.csv")]
+
+
+def load_anchor(name: str) -> Anchor:
+    """A shipped anchor by name, or a CSV file with the columns bpp, psnr_db and dataset."""
+    if name in names():
+        return _shipped(name)
+    if name.lower().endswith(".csv"):
+        return _from_file(Path(name))
+    raise AnalysisError(
+        f"anchor {name!r} is not known; known: {', '.join(names())}, or the path of a CSV file"
+    )
+
+
+@functools.cache
+def _shipped(name: str) -> Anchor:
+    facts = next(row for row in _rows("facts.csv") if row["anchor"] == name)
+    points = [row for row in _rows("curves.csv") if row["anchor"] == name]
+    return Anchor(
+        name=name,
+        title=facts["title"],
+        dataset=points[0]["dataset"],
+        curve=Curve(name, *_coordinates(points, name)),
+        source=points[0]["source"],
+        colour=facts["colour"],
+        psnr_rule=facts["psnr_rule"],
+        averaging=facts["averaging"],
+        note=facts["note"],
+    )
+
+
+def _from_file(path: Path) -> Anchor:
+    if not path.is_file():
+        raise AnalysisError(f"anchor file {path} does not exist")
+    points = [
+        {("psnr_db" if key == "psnr_rgb_db" else key): value for key, value in row.items()}
+        for row in _read(path)
+    ]
+    missing = [key for key in ("bpp", "psnr_db", "dataset") if not points or key not in points[0]]
+    if missing:
+        raise AnalysisError(f"anchor file {path} lacks {', '.join(missing)}; needs bpp, psnr_db and dataset")
+    datasets = sorted({row["dataset"] for row in points})
+    curves = sorted({row[key] for key in ("codec", "anchor") for row in points if key in row})
+    if len(datasets) > 1 or len(curves) > 1:
+        raise AnalysisError(
+            f"anchor file {path} mixes {', '.join([*datasets, *curves])}; keep one curve in a file"
+        )
+    return Anchor(
+        name=path.stem,
+        title=path.stem,
+        dataset=datasets[0],
+        curve=Curve(path.stem, *_coordinates(points, str(path))),
+        source=points[0].get("source") or str(path),
+        colour=points[0].get("colour") or "not stated",
+        psnr_rule=points[0].get("psnr_rule") or "not stated",
+        averaging=points[0].get("averaging") or "not stated",
+        note="",
+    )
+
+
+def _coordinates(points: list[dict[str, str]], where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    try:
+        bpp, psnr_db = (tuple(float(row[key]) for row in points) for key in ("bpp", "psnr_db"))
+    except (TypeError, ValueError) as error:
+        raise AnalysisError(f"anchor {where}: bpp and psnr_db must be numbers ({error})") from None
+    return bpp, psnr_db
+
+
+@functools.cache
+def _rows(file_name: str) -> tuple[dict[str, str], ...]:
+    return tuple(_read(_FOLDER / file_name))
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
