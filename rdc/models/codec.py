@@ -1,0 +1,151 @@
+"""An image codec put together from its components: g_a, entropy model, g_s."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rdc.spec import ModelSpec, component
+
+TABLE_NAMES = ("_offset", "_quantized_cdf", "_cdf_length", "scale_table")
+
+
+def padded_hw(height_px: int, width_px: int, *, stride: int) -> tuple[int, int]:
+    """Size of an image after padding to multiples of stride."""
+    return -(-height_px // stride) * stride, -(-width_px // stride) * stride
+
+
+def latent_hw(height_px: int, width_px: int, *, stride: int) -> tuple[int, int]:
+    """Positions of a latent with this stride: as many as the padded image has."""
+    return -(-height_px // stride), -(-width_px // stride)
+
+
+def pad(x: Tensor, stride: int) -> tuple[Tensor, tuple[int, int]]:
+    """Repeat the last row and column until both sides are multiples of stride: (padded x, (H, W) before)."""
+    height, width = x.shape[-2:]
+    new_height, new_width = padded_hw(height, width, stride=stride)
+    if (new_height, new_width) != (height, width):
+        x = F.pad(x, (0, new_width - width, 0, new_height - height), mode="replicate")
+    return x, (height, width)
+
+
+def crop(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Undo `pad`."""
+    return x[..., : size[0], : size[1]]
+
+
+def padded_px_ratio(height_px: int, width_px: int, *, stride: int) -> float:
+    """Coded pixels per source pixel."""
+    new_height, new_width = padded_hw(height_px, width_px, stride=stride)
+    return new_height * new_width / (height_px * width_px)
+
+
+class Codec(nn.Module):
+    """One architecture with weights. Images are (B, 3, H, W) in [0, 1], of any size.
+
+    stride: multiple to which x is padded inside.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        transform = component("transform", spec.transform.name)
+        entropy_model = component("entropy_model", spec.entropy_model.name)
+        self.spec = spec
+        self.stride: int = transform.STRIDE * component("hyper_transform", spec.hyper_transform.name).STRIDE
+        self.g_a: nn.Module = transform.build_analysis(spec.transform, spec.depth)
+        self.entropy_model: Any = entropy_model.build(spec)
+        self.g_s: nn.Module = transform.build_synthesis(spec.transform, spec.depth)
+        self._transform_precision: Literal["fp32", "bf16"] = "fp32"
+        for part in (self.g_a, self.g_s):
+            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def transform_precision(self) -> Literal["fp32", "bf16"]:
+        return self._transform_precision
+
+    def set_transform_precision(self, precision: Literal["fp32", "bf16"]) -> None:
+        """bf16: convolutions of g_a and g_s run in bfloat16; everything that decides symbols' scales stays fp32."""
+        self._transform_precision = precision
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        """x_hat (not clipped), y_hat, and likelihoods {y, z}; noise in training mode, rounding in evaluation mode."""
+        padded, size = pad(x, self.stride)
+        out = self.entropy_model(self.analysis(padded))
+        return {
+            "x_hat": crop(self.synthesis(out.y_hat), size),
+            "likelihoods": out.likelihoods,
+            "y_hat": out.y_hat,
+        }
+
+    @torch.no_grad()
+    def compress(self, x: Tensor) -> dict[str, Any]:
+        """strings [[y of each image], [z of each image]], shape of z, size of x, symbols_crc32 of each image."""
+        padded, size = pad(x, self.stride)
+        return {**self.entropy_model.compress(self.analysis(padded)), "size": size}
+
+    @torch.no_grad()
+    def decompress(
+        self,
+        strings: Sequence[Sequence[bytes]],
+        shape: Sequence[int],
+        size: tuple[int, int] | None = None,
+        symbols_crc32: Sequence[int] | None = None,
+    ) -> dict[str, Tensor]:
+        """x_hat, clipped to [0, 1]; cropped if size is given, compared with the encoder's symbols if crc32 is."""
+        y_hat = self.entropy_model.decompress(strings, shape, symbols_crc32)
+        x_hat = self.synthesis(y_hat).clamp(0, 1)
+        return {"x_hat": crop(x_hat, size) if size else x_hat, "y_hat": y_hat}
+
+    def analysis(self, x: Tensor) -> Tensor:
+        """g_a in the chosen precision: x whose sides are multiples of the stride -> y, fp32."""
+        with self._precision(x):
+            y: Tensor = self.g_a(x.contiguous(memory_format=torch.channels_last))
+        return y.float().contiguous()
+
+    def synthesis(self, y_hat: Tensor) -> Tensor:
+        """g_s in the chosen precision: y_hat -> x_hat, fp32, not clipped."""
+        with self._precision(y_hat):
+            x_hat: Tensor = self.g_s(y_hat.contiguous(memory_format=torch.channels_last))
+        return x_hat.float()
+
+    def update(self, force: bool = False, update_quantiles: bool = False) -> bool:
+        """Build the coding tables from the weights; needed once after training, before compress or decompress."""
+        updated: bool = self.entropy_model.update(force=force, update_quantiles=update_quantiles)
+        return updated
+
+    def aux_loss(self) -> Tensor:
+        """Loss of the quantiles, for their own optimiser."""
+        loss: Tensor = self.entropy_model.aux_loss()
+        return loss
+
+    def quantile_parameters(self) -> list[nn.Parameter]:
+        """What the auxiliary optimiser trains; the main one trains all other parameters."""
+        return [p for name, p in self.named_parameters() if name.endswith(".quantiles")]
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As in torch; coding tables take the size of the saved ones, which is not known before."""
+        for name, module in self.named_modules():
+            for table in TABLE_NAMES:
+                saved = state_dict.get(f"{name}.{table}")
+                if saved is not None and table in module._buffers:
+                    own: Any = module._buffers[table]
+                    if own.shape != saved.shape:
+                        module._buffers[table] = torch.empty(saved.shape, dtype=own.dtype, device=own.device)
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+    def _precision(self, x: Tensor) -> AbstractContextManager[Any]:
+        return torch.autocast(
+            x.device.type, dtype=torch.bfloat16, enabled=self._transform_precision == "bf16"
+        )
+
+
+def build(spec: ModelSpec) -> Codec:
+    """A codec with fresh weights, drawn from torch's global generator."""
+    return Codec(spec)

@@ -1,0 +1,49 @@
+"""Gaussian per symbol of y, mean and scale from side information (Minnen et al., NeurIPS 2018, without context)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from torch import Tensor
+
+from rdc.models.layers.hyperprior import Hyperprior, start_scales_at
+from rdc.spec import ModelSpec, component
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Params:
+    """quantiser, indexing: see Hyperprior. prior_filters: hidden widths of z's cumulative distribution."""
+
+    name: Literal["mean_scale_hyperprior"] = "mean_scale_hyperprior"
+    quantiser: Literal["mixed", "noise"] = "mixed"
+    indexing: Literal["nearest", "ceil"] = "nearest"
+    prior_filters: tuple[int, ...] = (3, 3)
+
+    def check(self, model: Any) -> None:
+        """Fits every hyper transform."""
+
+
+class MeanScaleHyperprior(Hyperprior):
+    """h_s gives 2M channels: scales first, then means, the order of CompressAI's weights."""
+
+    def split(self, side: Tensor) -> tuple[Tensor, Tensor]:
+        scale, mean = side.chunk(2, 1)
+        return mean, scale
+
+
+def build(spec: ModelSpec) -> MeanScaleHyperprior:
+    """The entropy model of a spec, with its hyper transforms."""
+    params: Params = spec.entropy_model
+    hyper = component("hyper_transform", spec.hyper_transform.name)
+    latent_channels = spec.depth.latent_channels
+    h_s = hyper.build_synthesis(spec.hyper_transform, spec.depth, 2 * latent_channels)
+    start_scales_at(h_s, slice(0, latent_channels), 1.0)
+    return MeanScaleHyperprior(
+        hyper.build_analysis(spec.hyper_transform, spec.depth),
+        h_s,
+        hyper.analysis_channels(spec.hyper_transform, spec.depth)[-1],
+        quantiser=params.quantiser,
+        indexing=params.indexing,
+        prior_filters=params.prior_filters,
+    )

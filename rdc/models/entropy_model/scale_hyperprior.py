@@ -1,0 +1,54 @@
+"""Zero-mean Gaussian per symbol of y, its scale from side information (Balle et al., ICLR 2018)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from torch import Tensor
+
+from rdc.models.layers.hyperprior import Hyperprior, start_scales_at
+from rdc.spec import ModelSpec, component
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Params:
+    """quantiser, indexing: see Hyperprior. prior_filters: hidden widths of z's cumulative distribution."""
+
+    name: Literal["scale_hyperprior"] = "scale_hyperprior"
+    quantiser: Literal["mixed", "noise"] = "noise"
+    indexing: Literal["nearest", "ceil"] = "nearest"
+    prior_filters: tuple[int, ...] = (3, 3)
+
+    def check(self, model: Any) -> None:
+        """Fits every hyper transform."""
+
+
+class ScaleHyperprior(Hyperprior):
+    """h_a sees |y|; h_s gives one scale per symbol.
+
+    The original ends h_s in a ReLU. The lower bound on the scale makes it redundant, and without it the gradient
+    that would raise a scale again is not cut off.
+    """
+
+    def hyper_input(self, y: Tensor) -> Tensor:
+        return y.abs()
+
+    def split(self, side: Tensor) -> tuple[Tensor, Tensor]:
+        return side.new_zeros(()), side
+
+
+def build(spec: ModelSpec) -> ScaleHyperprior:
+    """The entropy model of a spec, with its hyper transforms."""
+    params: Params = spec.entropy_model
+    hyper = component("hyper_transform", spec.hyper_transform.name)
+    h_s = hyper.build_synthesis(spec.hyper_transform, spec.depth, spec.depth.latent_channels)
+    start_scales_at(h_s, slice(None), 1.0)
+    return ScaleHyperprior(
+        hyper.build_analysis(spec.hyper_transform, spec.depth),
+        h_s,
+        hyper.analysis_channels(spec.hyper_transform, spec.depth)[-1],
+        quantiser=params.quantiser,
+        indexing=params.indexing,
+        prior_filters=params.prior_filters,
+    )

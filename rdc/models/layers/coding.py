@@ -1,0 +1,164 @@
+"""Integer symbols <-> bytes with CompressAI's rANS coder, and the tables it needs.
+
+Tables are built by CompressAI's own `update`; here they are only fitted, bounded, cached and handed over.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rdc.errors import UserError
+
+SCALE_MIN, SCALE_MAX, SCALE_LEVELS = 0.11, 256.0, 64  # standard deviations the coder distinguishes
+LIKELIHOOD_FLOOR = 1e-9
+# CompressAI's encoder reserves one word per symbol, but may write two words more than half the symbols:
+# under four symbols it writes before its buffer.
+MIN_SYMBOLS = 4
+MAX_SYMBOL = 2**24  # beyond it fp32 cannot hold y_hat exactly; only a diverged model comes here
+# A prior wider than this many symbols on one side of its median is cut; the rest uses the coder's escape.
+# Tables have 16-bit frequencies, so each entry costs at least 1/65536.
+MAX_PRIOR_REACH = 1024
+
+
+class Tables(NamedTuple):
+    """One cumulative table per row, without padding; a symbol s is stored as s - offset."""
+
+    cdfs: list[list[int]]
+    lengths: list[int]
+    offsets: list[int]
+
+
+def encode(symbols: np.ndarray, rows: np.ndarray, tables: Tables) -> bytes:
+    """symbols, rows: integers of equal shape, read in C order; rows picks each symbol's table."""
+    from compressai.ans import RansEncoder
+
+    values, picks = symbols.ravel().tolist(), rows.ravel().tolist()
+    padding = [0] * max(0, MIN_SYMBOLS - len(values))
+    coded: bytes = RansEncoder().encode_with_indexes(values + padding, picks + padding, *tables)
+    return coded
+
+
+def decode(data: bytes, rows: np.ndarray, tables: Tables) -> np.ndarray:
+    """Inverse of `encode`: int32 symbols in the shape of rows."""
+    from compressai.ans import RansDecoder
+
+    picks = rows.ravel().tolist()
+    padding = [0] * max(0, MIN_SYMBOLS - len(picks))
+    # The decoder does not know where its input ends: zeros keep a forged stream from reading foreign memory.
+    # Eight bytes hold the longest escape of one symbol.
+    slack = bytes(8 * (len(picks) + MIN_SYMBOLS) + 64)
+    values = RansDecoder().decode_with_indexes(data + slack, picks + padding, *tables)
+    return np.asarray(values[: len(picks)], dtype=np.int32).reshape(rows.shape)
+
+
+def tables_of(model: nn.Module) -> Tables:
+    """The coder's tables of a CompressAI entropy model, cut to their real lengths; kept until they change."""
+    cdf: Any = model._quantized_cdf
+    if cdf.numel() == 0:
+        raise UserError("the codec has no coding tables yet: call update() before compress or decompress")
+    kept = model.__dict__.get("_rdc_tables")
+    if kept is None or kept[0] is not cdf or kept[1] != cdf._version:
+        lengths, offsets = (t.reshape(-1).tolist() for t in (model._cdf_length, model._offset))  # type: ignore[operator]
+        cdfs = [row[:length] for row, length in zip(cdf.tolist(), lengths, strict=True)]
+        kept = model.__dict__["_rdc_tables"] = (cdf, cdf._version, Tables(cdfs, lengths, offsets))
+    tables: Tables = kept[2]
+    return tables
+
+
+def to_symbols(residual: Tensor) -> np.ndarray:
+    """Rounded values -> int32 array, refusing what a diverged model produces."""
+    values = residual.detach().cpu()
+    if not bool((values.abs() < MAX_SYMBOL).all()):  # also true for NaN
+        raise UserError(
+            f"the latent holds values that are not finite or beyond {MAX_SYMBOL}: the model has diverged; "
+            "use an earlier checkpoint or train with a lower learning rate"
+        )
+    return values.to(torch.int32).contiguous().numpy()
+
+
+def checksum(*arrays: np.ndarray) -> int:
+    """CRC-32 over integer arrays as little-endian int32 in C order."""
+    crc = 0
+    for array in arrays:
+        crc = zlib.crc32(np.ascontiguousarray(array, dtype="<i4").tobytes(), crc)
+    return crc
+
+
+@functools.cache
+def scale_levels() -> tuple[float, ...]:
+    """Log-spaced standard deviations of the Gaussian tables, computed as CompressAI does."""
+    return tuple(torch.exp(torch.linspace(math.log(SCALE_MIN), math.log(SCALE_MAX), SCALE_LEVELS)).tolist())
+
+
+@functools.cache
+def _gaussian_tables() -> dict[str, Tensor]:
+    from compressai.entropy_models import GaussianConditional
+
+    model = GaussianConditional(None)
+    model.update_scale_table(list(scale_levels()))
+    return {
+        name: getattr(model, name) for name in ("scale_table", "_quantized_cdf", "_cdf_length", "_offset")
+    }
+
+
+def update_gaussian(model: nn.Module, *, force: bool) -> bool:
+    """Fill a GaussianConditional's tables; they depend on nothing but the levels and are made once per process."""
+    if model._offset.numel() > 0 and not force:  # type: ignore[operator,union-attr]
+        return False
+    device = model.scale_bound.device  # type: ignore[union-attr]
+    for name, table in _gaussian_tables().items():
+        setattr(model, name, table.clone().to(device))  # type: ignore[arg-type]
+    return True
+
+
+def fit_quantiles(prior: nn.Module) -> None:
+    """Set an EntropyBottleneck's quantiles to those of its distribution, exactly, by bisection in fp64.
+
+    The auxiliary loss approaches the same values slowly. Reaches of more than MAX_PRIOR_REACH are cut.
+    """
+    target = prior.target.double()  # type: ignore[operator,union-attr]
+    parameters = {name: p.detach().double() for name, p in prior.named_parameters()}
+    channels: int = prior.channels  # type: ignore[assignment]
+    low = torch.full((channels, 1, len(target)), -1e6, dtype=torch.float64, device=target.device)
+    high = -low
+    for _ in range(60):  # 2e6 / 2^60 is below fp64's resolution of the answer
+        middle = (low + high) / 2
+        below = _logits(parameters, middle) < target
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    quantiles = (low + high) / 2
+    median = quantiles[..., 1:2]
+    bounded = torch.clamp(quantiles, median - MAX_PRIOR_REACH, median + MAX_PRIOR_REACH)
+    if not all(bool(p.isfinite().all()) for p in parameters.values()):
+        raise UserError("the prior of z holds values that are not finite: the model has diverged")
+    with torch.no_grad():
+        prior.quantiles.copy_(bounded)  # type: ignore[operator,union-attr]
+
+
+def _logits(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+    """EntropyBottleneck's cumulative logits in the precision of its arguments; x: (channels, 1, n)."""
+    depth = sum(name.startswith("matrices.") for name in parameters)
+    for i in range(depth):
+        x = torch.nn.functional.softplus(parameters[f"matrices.{i}"]) @ x + parameters[f"biases.{i}"]
+        if f"factors.{i}" in parameters:
+            x = x + torch.tanh(parameters[f"factors.{i}"]) * torch.tanh(x)
+    return x
+
+
+@contextmanager
+def reproducible() -> Iterator[None]:
+    """fp32, without TF32 or autotuning: for what encoder and decoder must both compute alike."""
+    with (
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+        torch.autocast("cuda", enabled=False),
+        torch.autocast("cpu", enabled=False),
+    ):
+        yield
