@@ -15,8 +15,8 @@ from typing import List, NamedTuple, Optional, Tuple
 SUPPORTED = ((3, 11), (3, 12))
 CANDIDATES = ("python3.12", "python3.11", "python3", "python")
 
-# Measured: torch with its CUDA libraries, Ray, MLflow and the rest take 6.2 GB in .venv. uv links the files of
-# .venv to its cache when both are on one disk, so that they are paid once; pip keeps compressed wheels besides.
+# Measured: torch with its CUDA libraries, Ray, MLflow and the rest take 6.2 GB in .venv. uv links the files
+# of .venv to its cache when both are on one disk: they are paid once; pip keeps compressed wheels besides.
 VENV_GB = 6.5
 PIP_CACHE_GB = 3.0
 REFRESH_GB = 0.5

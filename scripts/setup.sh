@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Make the environment .venv from requirements.lock: check the machine, create, install, leave a stamp.
-# PYTHON names the interpreter (default: the first of python3.12, python3.11, python3 that is 3.11 or 3.12).
+# PYTHON names the interpreter (default: that of a working .venv, else the first of python3.12, python3.11, python3
+# that is 3.11 or 3.12).
 # SKIP_CHECK=1 goes on although something seems to be missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -61,6 +62,9 @@ installer() { # uv installs in seconds where pip takes minutes: the user's own, 
     fi
 }
 
+if [ -z "$asked" ] && usable "$venv/bin/python"; then
+    asked=$venv/bin/python
+fi
 bootstrap=$(find_bootstrap)
 python=$(choose_python "$bootstrap")
 if ! usable "$python"; then
@@ -68,8 +72,9 @@ if ! usable "$python"; then
     create "$python"
 fi
 read -ra install <<<"$(installer)"
+[ -t 2 ] || install+=(--quiet) # no terminal, no progress bars
 echo "installing requirements.lock (about 6 GB on the first time) with ${install[0]}"
 "${install[@]}" -r requirements.lock
-"${install[@]}" --quiet --no-deps --no-build-isolation -e .
+"${install[@]}" --no-deps --no-build-isolation -e .
 touch "$venv/.installed"
 echo "ready in $((SECONDS - started)) s: $("$venv/bin/python" --version) in $venv"
