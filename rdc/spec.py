@@ -148,7 +148,8 @@ class TrialSpec:
 class RunSettings:
     """How and where a trial runs: recorded beside the result, without influence on the ids.
 
-    folder: the trial's own folder. train_manifest, eval_manifest: ImageSet files (rdc.data).
+    folder: the trial's own folder. train_manifest, validation_manifest, eval_manifest: ImageSet files (rdc.data);
+    without a validation set, a part of the training images is held out.
     fresh_decode_images: how many evaluation bitstreams a newly started interpreter decodes; -1 for all.
     """
 
@@ -165,6 +166,7 @@ class RunSettings:
     ms_ssim: bool = True
     cache_gb: float = 4.0
     warm_start_checkpoint: str | None = None
+    validation_manifest: str | None = None
 
 
 def component(group: str, name: str) -> Any:
