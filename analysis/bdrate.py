@@ -7,9 +7,9 @@ those of common practice: piecewise cubic (pchip), Akima, or one cubic polynomia
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy.interpolate import Akima1DInterpolator, PchipInterpolator
@@ -51,7 +51,7 @@ class Curve:
                     f"curve {self.name!r} has the point ({bpp} bpp, {psnr_db} dB); "
                     "bpp must be greater than 0 and both finite"
                 )
-        for (bpp, psnr_db), (next_bpp, next_psnr_db) in zip(points, points[1:], strict=False):
+        for (bpp, psnr_db), (next_bpp, next_psnr_db) in itertools.pairwise(points):
             if not (next_bpp > bpp and next_psnr_db > psnr_db):
                 raise AnalysisError(
                     f"curve {self.name!r} is not monotone: {bpp:.4f} bpp has {psnr_db:.3f} dB, "
@@ -99,9 +99,8 @@ def bd_rate(
     overlap = max(high_db - low_db, 0.0) / (test.psnr_db[-1] - test.psnr_db[0])
     if overlap < max(min_overlap, 1e-9):
         raise AnalysisError(
-            f"curve {test.name!r} ({test.psnr_db[0]:.2f}..{test.psnr_db[-1]:.2f} dB) has {100 * overlap:.0f} % of its "
-            f"range inside that of {anchor.name!r} ({anchor.psnr_db[0]:.2f}..{anchor.psnr_db[-1]:.2f} dB); "
-            f"at least {100 * min_overlap:.0f} % is needed"
+            f"curve {test.name!r} ({_range_text(test)}) has {100 * overlap:.0f} % of its range inside that "
+            f"of {anchor.name!r} ({_range_text(anchor)}); at least {100 * min_overlap:.0f} % is needed"
         )
     low_db, high_db = _narrow(anchor, method, (low_db, high_db), min_bpp, max_bpp)
     area = _integral(test, method, low_db, high_db) - _integral(anchor, method, low_db, high_db)
@@ -113,8 +112,7 @@ def rate_saving_pct(anchor: Curve, *, bpp: float, psnr_db: float, method: Method
     if not anchor.psnr_db[0] <= psnr_db <= anchor.psnr_db[-1]:
         side = "below" if psnr_db < anchor.psnr_db[0] else "above"
         raise OutsideRangeError(
-            f"PSNR {psnr_db:.2f} dB is {side} the range of {anchor.name} "
-            f"({anchor.psnr_db[0]:.2f}..{anchor.psnr_db[-1]:.2f} dB)"
+            f"PSNR {psnr_db:.2f} dB is {side} the range of {anchor.name} ({_range_text(anchor)})"
         )
     return 100.0 * (1.0 - bpp / math.exp(float(_log_rate(anchor, method)(psnr_db))))
 
@@ -153,9 +151,9 @@ def _psnr_at(curve: Curve, bpp: float, method: Method) -> float:
     )
 
 
-def _log_rate(curve: Curve, method: Method) -> Callable[[float], float]:
-    """Natural log of bpp as a function of PSNR."""
-    log_bpp: Sequence[float] = np.log(curve.bpp)
+def _log_rate(curve: Curve, method: Method) -> Any:
+    """Natural log of bpp as a function of PSNR: one of scipy's interpolators, or numpy's poly1d."""
+    log_bpp = np.log(curve.bpp)
     if method == "pchip":
         return PchipInterpolator(curve.psnr_db, log_bpp)
     if method == "akima":
@@ -163,6 +161,10 @@ def _log_rate(curve: Curve, method: Method) -> Callable[[float], float]:
     if method == "cubic":
         return np.poly1d(np.polyfit(curve.psnr_db, log_bpp, 3))
     raise AnalysisError(f"method {method!r} is not known; known: {', '.join(METHODS)}")
+
+
+def _range_text(curve: Curve) -> str:
+    return f"{curve.psnr_db[0]:.2f}..{curve.psnr_db[-1]:.2f} dB"
 
 
 def _integral(curve: Curve, method: Method, low_db: float, high_db: float) -> float:

@@ -1,0 +1,287 @@
+"""Sources of results: a sweep folder, a results table, or an MLflow run -> one table, one row per trial."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.errors import AnalysisError
+from analysis.rows import frame_of, rate_savings, trial_row, typed
+from analysis.schema import COLUMNS, FRONTIER_COLUMNS, RESULT_ARTIFACT, Column
+
+RUNS_FOLDER = Path("runs")
+MLFLOW_PREFIX = "mlflow:"
+_DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A table of trials with where it came from.
+
+    frame: one row per trial, the columns of analysis.schema. folder: where outputs go by default.
+    problems: files that could not be used, one line each. notes: choices made in reading, one line each.
+    """
+
+    name: str
+    folder: Path
+    frame: pd.DataFrame
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def load(source: str | Path | None = None, *, device: str | None = None) -> pd.DataFrame:
+    """The table of `read`, for callers that need nothing else."""
+    return read(source, device=device).frame
+
+
+def read(source: str | Path | None = None, *, device: str | None = None) -> Source:
+    """Read a sweep folder, a CSV or Parquet table, or an MLflow run; None is the last sweep under runs/.
+
+    device: whose timings fill the time columns, as `device_slug` or `device_slug__threads__precision`; by
+        default those that cover most architectures.
+    Raises AnalysisError in one line when there is nothing to read.
+    """
+    if source is None:
+        return _read_sweep(_last_sweep(), device)
+    path = Path(source)
+    if path.is_dir():
+        return _read_folder(path, device)
+    if path.is_file():
+        return _read_table(path)
+    run_id = str(source).removeprefix(MLFLOW_PREFIX)
+    if str(source).startswith(MLFLOW_PREFIX) or re.fullmatch(r"[0-9a-f]{32}", run_id):
+        return _read_mlflow(run_id)
+    raise AnalysisError(
+        f"{source} does not exist; name a sweep folder, a CSV or Parquet table, or mlflow:RUN_ID"
+    )
+
+
+# ------------------------------------------------------------------------------------------ sweep folder
+
+
+def _last_sweep() -> Path:
+    sweeps = sorted(RUNS_FOLDER.glob("*/sweep.json"), key=lambda path: path.stat().st_mtime)
+    if not sweeps:
+        raise AnalysisError(
+            f"there is no sweep under {RUNS_FOLDER}/; run `python -m sweep +experiment=frontier` first, "
+            "or name a sweep folder, a table or mlflow:RUN_ID"
+        )
+    return sweeps[-1].parent
+
+
+def _read_folder(folder: Path, device: str | None) -> Source:
+    if (folder / "trials").is_dir() or (folder / "sweep.json").is_file():
+        return _read_sweep(folder, device)
+    if (folder / "trials.csv").is_file():
+        return _read_table(folder / "trials.csv")
+    inside = sorted(path.parent.name for path in folder.glob("*/sweep.json"))
+    hint = f"; it holds the sweeps {', '.join(inside)}: name one" if inside else ""
+    raise AnalysisError(f"{folder} is no sweep folder: it has neither trials/ nor trials.csv{hint}")
+
+
+def _read_sweep(folder: Path, device: str | None) -> Source:
+    problems: list[str] = []
+    notes: list[str] = []
+    results = []
+    for path in sorted(folder.glob("trials/*/result.json")):
+        tree = _read_json(path, problems)
+        if tree is not None:
+            results.append((path, tree))
+    timings = _timings(folder, device, problems, notes)
+    rows = []
+    for path, tree in results:
+        try:
+            rows.append(trial_row(tree, timings.get(str(tree.get("arch_id")))))
+        except AnalysisError as error:
+            problems.append(f"{path}: {error}; left out")
+    if not rows:
+        detail = f" ({problems[0]})" if problems else ""
+        raise AnalysisError(
+            f"sweep {folder} has no finished trial to read{detail}; run the same sweep command again"
+        )
+    notes += _missing_trials(folder, {row["spec_id"] for row in rows})
+    return Source(folder.name, folder, frame_of(rows), tuple(problems), tuple(notes))
+
+
+def _missing_trials(folder: Path, done: set[str]) -> list[str]:
+    """One line about planned trials without a result; nothing if the plan cannot be read."""
+    plan = _read_json(folder / "sweep.json", []) if (folder / "sweep.json").is_file() else None
+    planned = (plan or {}).get("trials")
+    if not isinstance(planned, list):
+        return []
+    ids = {entry.get("spec_id") if isinstance(entry, Mapping) else entry for entry in planned}
+    missing = len(ids - done)
+    return [f"{missing} of {len(ids)} planned trials have no result yet"] if missing else []
+
+
+def _timings(
+    folder: Path, device: str | None, problems: list[str], notes: list[str]
+) -> dict[str, Mapping[str, Any]]:
+    """arch_id -> timing JSON of one setting (device, threads, precision)."""
+    settings: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for path in sorted(folder.glob("timing/*.json")):
+        tree = _read_json(path, problems)
+        if tree is not None and _is_timing(tree, path, problems):
+            key = f"{tree['device_slug']}__{tree['threads']}t__{tree['precision']}"
+            settings.setdefault(key, {})[str(tree["arch_id"])] = tree
+    if not settings:
+        if device is not None:
+            raise AnalysisError(f"--device {device}: {folder} has no timings")
+        return {}
+    chosen = _choose_setting(settings, device)
+    if len(settings) > 1:
+        notes.append(
+            f"time columns are those of {chosen}; also timed: {', '.join(sorted(set(settings) - {chosen}))}"
+        )
+    return settings[chosen]
+
+
+def _choose_setting(settings: Mapping[str, Mapping[str, Any]], device: str | None) -> str:
+    fitting = [key for key in sorted(settings) if device is None or device in (key, key.split("__")[0])]
+    if not fitting:
+        raise AnalysisError(f"--device {device} was not timed; timed: {', '.join(sorted(settings))}")
+    return max(fitting, key=lambda key: len(settings[key]))
+
+
+def _is_timing(tree: Mapping[str, Any], path: Path, problems: list[str]) -> bool:
+    missing = [key for key in ("arch_id", "device_slug", "threads", "precision") if key not in tree]
+    if missing:
+        problems.append(f"{path}: lacks {', '.join(missing)}; left out")
+    return not missing
+
+
+def _read_json(path: Path, problems: list[str]) -> dict[str, Any] | None:
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        problems.append(f"{path}: damaged ({error}); left out")
+        return None
+    if not isinstance(tree, dict):
+        problems.append(f"{path}: damaged (not a JSON object); left out")
+        return None
+    return tree
+
+
+# ----------------------------------------------------------------------------------------------- tables
+
+
+def _read_table(path: Path) -> Source:
+    raw = _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _read_csv(path)
+    if raw.empty:
+        raise AnalysisError(f"table {path} has no rows")
+    raw = raw.drop(columns=[c.name for c in FRONTIER_COLUMNS if c.name in raw])
+    frame = typed(pd.DataFrame({name: _parse(raw[name], path) for name in raw.columns}))
+    return Source(path.stem, Path(f"{path.stem}_analysis"), _fill_identity(frame))
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        # Text throughout: ids such as 12e45 must stay what they are, and floats are parsed exactly below.
+        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise AnalysisError(f"table {path} is not readable as CSV: {str(error).splitlines()[0]}") from None
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except ImportError:
+        raise AnalysisError(
+            f"reading {path} needs pyarrow: pip install pyarrow, or export the table as CSV"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise AnalysisError(
+            f"table {path} is not readable as Parquet: {str(error).splitlines()[0]}"
+        ) from None
+
+
+def _parse(values: pd.Series, path: Path) -> pd.Series:
+    col: Column | None = next((c for c in COLUMNS if c.name == values.name), None)
+    if col is None or col.kind == "text":
+        return values
+    return pd.Series(
+        [_parse_cell(cell, col, path, row) for row, cell in enumerate(values, start=1)], dtype=object
+    )
+
+
+def _parse_cell(cell: Any, col: Column, path: Path, row: int) -> float | int | bool | None:
+    if pd.isna(cell) or cell == "":
+        return None
+    if col.kind == "bool":
+        if str(cell).lower() in ("true", "false"):
+            return str(cell).lower() == "true"
+        raise AnalysisError(f"table {path}, row {row}: {col.name}={cell!r} is neither True nor False")
+    try:
+        number = float(cell)
+        return number if col.kind == "float" else int(number)
+    except (ValueError, OverflowError):
+        raise AnalysisError(f"table {path}, row {row}: {col.name}={cell!r} is not a number") from None
+
+
+def _fill_identity(frame: pd.DataFrame) -> pd.DataFrame:
+    """Give a table from elsewhere what it may leave out: ids from the label, status ok, savings computed."""
+
+    def fill(name: str, default: Any) -> None:
+        frame[name] = frame[name].where(frame[name] != "", default)
+
+    fill("label", frame["arch_id"])
+    fill("arch_id", frame["label"])
+    fill("budget_id", frame["budget"])
+    fill("dataset_hash", frame["dataset"])
+    fill("status", "ok")
+    fill("spec_id", pd.Series([f"row-{row}" for row in range(1, len(frame) + 1)], dtype=object))
+    records = [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+    savings = pd.DataFrame([rate_savings(row) for row in records], index=frame.index)
+    return typed(pd.concat([frame.drop(columns=list(savings)), savings], axis=1))
+
+
+# ----------------------------------------------------------------------------------------------- MLflow
+
+
+def _read_mlflow(run_id: str) -> Source:
+    """A sweep's parent run (its children are the trials) or one trial's run."""
+    try:
+        import mlflow
+        from mlflow.exceptions import MlflowException
+    except ImportError:
+        raise AnalysisError(f"reading {MLFLOW_PREFIX}{run_id} needs mlflow: pip install 'rdc[all]'") from None
+    uri = os.environ.get("MLFLOW_TRACKING_URI", _DEFAULT_TRACKING_URI)
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    try:
+        parent = client.get_run(run_id)
+        children = client.search_runs(
+            [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'", max_results=50000
+        )
+    except MlflowException as error:
+        text = str(error).splitlines()[0]
+        raise AnalysisError(f"MLflow run {run_id} at {uri}: {text}; set MLFLOW_TRACKING_URI") from None
+    rows, problems = [], []
+    for run in children or [parent]:
+        try:
+            rows.append(_mlflow_row(client, run))
+        except (AnalysisError, OSError, ValueError, MlflowException) as error:
+            problems.append(f"MLflow run {run.info.run_id}: {str(error).splitlines()[0]}; left out")
+    if not rows:
+        raise AnalysisError(f"MLflow run {run_id} at {uri} holds no trial to read ({problems[0]})")
+    return Source(
+        f"mlflow run {run_id}", Path(f"mlflow_{run_id[:8]}_analysis"), frame_of(rows), tuple(problems)
+    )
+
+
+def _mlflow_row(client: Any, run: Any) -> dict[str, Any]:
+    """The attached result, and the logged metrics, among them the times that a result does not hold."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = client.download_artifacts(run.info.run_id, RESULT_ARTIFACT, folder)
+        row = trial_row(json.loads(Path(path).read_text(encoding="utf-8")))
+    for col in COLUMNS:
+        if col.metric in run.data.metrics:
+            row[col.name] = run.data.metrics[col.metric]
+    return row
