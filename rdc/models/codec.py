@@ -62,18 +62,18 @@ class Codec(nn.Module):
         self.g_s: nn.Module = transform.build_synthesis(spec.transform, spec.depth)
         self._transform_precision: Literal["fp32", "bf16"] = "fp32"
         for part in (self.g_a, self.g_s):
-            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            part.to(memory_format=torch.channels_last)
 
     @property
     def transform_precision(self) -> Literal["fp32", "bf16"]:
         return self._transform_precision
 
     def set_transform_precision(self, precision: Literal["fp32", "bf16"]) -> None:
-        """bf16: convolutions of g_a and g_s run in bfloat16; everything that decides symbols' scales stays fp32."""
+        """bf16: convolutions of g_a and g_s run in bfloat16; what decides symbols' scales stays fp32."""
         self._transform_precision = precision
 
     def forward(self, x: Tensor) -> dict[str, Any]:
-        """x_hat (not clipped), y_hat, and likelihoods {y, z}; noise in training mode, rounding in evaluation mode."""
+        """x_hat (not clipped), y_hat, likelihoods {y, z}; noise in training, rounding in evaluation mode."""
         padded, size = pad(x, self.stride)
         out = self.entropy_model(self.analysis(padded))
         return {
@@ -84,7 +84,7 @@ class Codec(nn.Module):
 
     @torch.no_grad()
     def compress(self, x: Tensor) -> dict[str, Any]:
-        """strings [[y of each image], [z of each image]], shape of z, size of x, symbols_crc32 of each image."""
+        """strings [[y per image], [z per image]], shape of z, size of x, symbols_crc32 per image."""
         padded, size = pad(x, self.stride)
         return {**self.entropy_model.compress(self.analysis(padded)), "size": size}
 
@@ -96,7 +96,7 @@ class Codec(nn.Module):
         size: tuple[int, int] | None = None,
         symbols_crc32: Sequence[int] | None = None,
     ) -> dict[str, Tensor]:
-        """x_hat, clipped to [0, 1]; cropped if size is given, compared with the encoder's symbols if crc32 is."""
+        """x_hat, clipped to [0, 1]; cropped if size is given, checked if the encoder's symbols_crc32 are."""
         y_hat = self.entropy_model.decompress(strings, shape, symbols_crc32)
         x_hat = self.synthesis(y_hat).clamp(0, 1)
         return {"x_hat": crop(x_hat, size) if size else x_hat, "y_hat": y_hat}
@@ -114,7 +114,7 @@ class Codec(nn.Module):
         return x_hat.float()
 
     def update(self, force: bool = False, update_quantiles: bool = False) -> bool:
-        """Build the coding tables from the weights; needed once after training, before compress or decompress."""
+        """Build the coding tables from the weights; needed once after training, before coding."""
         updated: bool = self.entropy_model.update(force=force, update_quantiles=update_quantiles)
         return updated
 
@@ -122,6 +122,20 @@ class Codec(nn.Module):
         """Loss of the quantiles, for their own optimiser."""
         loss: Tensor = self.entropy_model.aux_loss()
         return loss
+
+    @property
+    def has_tables(self) -> bool:
+        """Whether `update` has been called, or tables were loaded."""
+        return all(t.numel() > 0 for name, t in self.named_buffers() if self.is_table(name))
+
+    @staticmethod
+    def is_table(key: str) -> bool:
+        """Whether this entry of the state dict is a coding table, whose size depends on the weights."""
+        return key.rpartition(".")[2] in TABLE_NAMES
+
+    def z_hw(self, height_px: int, width_px: int) -> tuple[int, int]:
+        """Size of z for an image, as `decompress` needs it."""
+        return latent_hw(height_px, width_px, stride=self.stride)
 
     def quantile_parameters(self) -> list[nn.Parameter]:
         """What the auxiliary optimiser trains; the main one trains all other parameters."""
@@ -131,13 +145,11 @@ class Codec(nn.Module):
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
         """As in torch; coding tables take the size of the saved ones, which is not known before."""
-        for name, module in self.named_modules():
-            for table in TABLE_NAMES:
-                saved = state_dict.get(f"{name}.{table}")
-                if saved is not None and table in module._buffers:
-                    own: Any = module._buffers[table]
-                    if own.shape != saved.shape:
-                        module._buffers[table] = torch.empty(saved.shape, dtype=own.dtype, device=own.device)
+        for key, own in dict(self.named_buffers()).items():
+            if self.is_table(key) and key in state_dict and own.shape != state_dict[key].shape:
+                module, _, table = key.rpartition(".")
+                empty = torch.empty(state_dict[key].shape, dtype=own.dtype, device=own.device)
+                setattr(self.get_submodule(module), table, empty)
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def _precision(self, x: Tensor) -> AbstractContextManager[Any]:

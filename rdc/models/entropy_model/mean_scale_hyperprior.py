@@ -1,4 +1,4 @@
-"""Gaussian per symbol of y, mean and scale from side information (Minnen et al., NeurIPS 2018, without context)."""
+"""Gaussian per symbol of y, mean and scale from side information (Minnen et al., NeurIPS 2018)."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ class Params:
 class ScaleHyperprior(Hyperprior):
     """h_a sees |y|; h_s gives one scale per symbol.
 
-    The original ends h_s in a ReLU. The lower bound on the scale makes it redundant, and without it the gradient
-    that would raise a scale again is not cut off.
+    The original ends h_s in a ReLU. The lower bound on the scale makes it redundant, and without it the
+    gradient that would raise a scale again is not cut off.
     """
 
     def hyper_input(self, y: Tensor) -> Tensor:

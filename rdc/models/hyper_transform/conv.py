@@ -1,4 +1,4 @@
-"""Three convolutions down to the hyper-latent z and three up again (Balle et al., ICLR 2018; Minnen et al., 2018)."""
+"""Three convolutions down to the hyper-latent z and three up again (Balle et al., ICLR 2018)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ class Params:
 
     analysis_channels: widths of h_a's three layers, the last one being z; null: three times the last stage's
       width of the transform (depth.channels).
-    synthesis_channels: widths of h_s's first two layers; null: M and 3M/2 (M = depth.latent_channels) where h_s
-      gives mean and scale, as in mbt2018-mean; z's width twice where it gives the scale alone, as in bmshj2018.
+    synthesis_channels: widths of h_s's first two layers; null: M and 3M/2 (M = depth.latent_channels) where
+      h_s gives mean and scale, as in mbt2018-mean; z's width twice where it gives the scale alone, as in
+      bmshj2018-hyperprior.
     activation: between the layers.
     z_bias: whether h_a's last layer has a bias.
     """

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rdc.errors import UserError
 
@@ -60,14 +60,14 @@ def decode(data: bytes, rows: np.ndarray, tables: Tables) -> np.ndarray:
     return np.asarray(values[: len(picks)], dtype=np.int32).reshape(rows.shape)
 
 
-def tables_of(model: nn.Module) -> Tables:
+def tables_of(model: Any) -> Tables:
     """The coder's tables of a CompressAI entropy model, cut to their real lengths; kept until they change."""
-    cdf: Any = model._quantized_cdf
+    cdf = model._quantized_cdf
     if cdf.numel() == 0:
         raise UserError("the codec has no coding tables yet: call update() before compress or decompress")
     kept = model.__dict__.get("_rdc_tables")
     if kept is None or kept[0] is not cdf or kept[1] != cdf._version:
-        lengths, offsets = (t.reshape(-1).tolist() for t in (model._cdf_length, model._offset))  # type: ignore[operator]
+        lengths, offsets = (t.reshape(-1).tolist() for t in (model._cdf_length, model._offset))
         cdfs = [row[:length] for row, length in zip(cdf.tolist(), lengths, strict=True)]
         kept = model.__dict__["_rdc_tables"] = (cdf, cdf._version, Tables(cdfs, lengths, offsets))
     tables: Tables = kept[2]
@@ -110,25 +110,24 @@ def _gaussian_tables() -> dict[str, Tensor]:
     }
 
 
-def update_gaussian(model: nn.Module, *, force: bool) -> bool:
-    """Fill a GaussianConditional's tables; they depend on nothing but the levels and are made once per process."""
-    if model._offset.numel() > 0 and not force:  # type: ignore[operator,union-attr]
+def update_gaussian(model: Any, *, force: bool) -> bool:
+    """Fill a GaussianConditional's tables; they depend on the levels alone and are made once per process."""
+    if model._offset.numel() > 0 and not force:
         return False
-    device = model.scale_bound.device  # type: ignore[union-attr]
+    device = model.scale_bound.device
     for name, table in _gaussian_tables().items():
-        setattr(model, name, table.clone().to(device))  # type: ignore[arg-type]
+        setattr(model, name, table.clone().to(device))
     return True
 
 
-def fit_quantiles(prior: nn.Module) -> None:
+def fit_quantiles(prior: Any) -> None:
     """Set an EntropyBottleneck's quantiles to those of its distribution, exactly, by bisection in fp64.
 
     The auxiliary loss approaches the same values slowly. Reaches of more than MAX_PRIOR_REACH are cut.
     """
-    target = prior.target.double()  # type: ignore[operator,union-attr]
+    target = prior.target.double()
     parameters = {name: p.detach().double() for name, p in prior.named_parameters()}
-    channels: int = prior.channels  # type: ignore[assignment]
-    low = torch.full((channels, 1, len(target)), -1e6, dtype=torch.float64, device=target.device)
+    low = torch.full((prior.channels, 1, len(target)), -1e6, dtype=torch.float64, device=target.device)
     high = -low
     for _ in range(60):  # 2e6 / 2^60 is below fp64's resolution of the answer
         middle = (low + high) / 2
@@ -140,7 +139,7 @@ def fit_quantiles(prior: nn.Module) -> None:
     if not all(bool(p.isfinite().all()) for p in parameters.values()):
         raise UserError("the prior of z holds values that are not finite: the model has diverged")
     with torch.no_grad():
-        prior.quantiles.copy_(bounded)  # type: ignore[operator,union-attr]
+        prior.quantiles.copy_(bounded)
 
 
 def _logits(parameters: dict[str, Tensor], x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Strided convolutions with the padding of this field, initialised to keep the variance of what flows through."""
+"""Strided convolutions padded as this field does, initialised to keep the variance of what flows through."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def deconv(in_channels: int, out_channels: int, *, kernel: int = 5, stride: int 
     layer = nn.ConvTranspose2d(
         in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, output_padding=stride - 1
     )
-    # Only every stride-th tap in each direction meets a value, so an output sums fewer terms than the kernel holds.
+    # Per direction only every stride-th tap meets a value: an output sums fewer terms than the kernel holds.
     _init(layer.weight, layer.bias, fan_in=in_channels * kernel**2 / stride**2)
     return layer
 

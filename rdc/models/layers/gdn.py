@@ -41,7 +41,8 @@ class GDN(nn.Module):
     """x / norm, or x * norm when inverse; norm_i = (beta_i + sum_j gamma_ij |x_j|^p)^(1/p).
 
     power=1: Johnston et al., "Computationally efficient neural image compression", 2019; no square root.
-    power=2: Balle et al., "Density modeling of images using a generalized normalization transformation", 2016.
+    power=2: Balle et al., "Density modeling of images using a generalized normalization
+      transformation", 2015.
     Under bf16 autocast the contraction over channels runs in bf16; the parameters stay in fp32.
     """
 

@@ -1,7 +1,8 @@
-"""The side-information entropy model that both hyperpriors share: z under a learned prior, y Gaussian given z."""
+"""The entropy model that both hyperpriors share: z under a learned prior, y Gaussian given z."""
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -17,19 +18,20 @@ Indexing = Literal["nearest", "ceil"]
 
 
 class Output(NamedTuple):
-    """y_hat: what the synthesis transform sees. likelihoods: of y and z, each (B, channels, height, width)."""
+    """y_hat: what the synthesis transform sees. likelihoods: of y and z, each (B, channels, h, w)."""
 
     y_hat: Tensor
     likelihoods: dict[str, Tensor]
 
 
-class Hyperprior(nn.Module):
+class Hyperprior(nn.Module, abc.ABC):
     """h_a, h_s, the factorised prior of z and the Gaussian of y; subclasses say what h_s's output means.
 
     quantiser, in training only. noise: uniform noise stands for rounding everywhere (Balle et al., 2018).
       mixed: the rate still comes from noisy values, but h_s and the synthesis transform see rounded ones with
       a straight-through gradient (Minnen & Singh, ICIP 2020).
-    indexing: how the coder picks one of its 64 scales. nearest in log scale; ceil: the next larger, CompressAI's.
+    indexing: how the coder picks one of its 64 scales. nearest: in log scale; ceil: the next larger one,
+      CompressAI's.
     """
 
     def __init__(
@@ -61,12 +63,12 @@ class Hyperprior(nn.Module):
         """What h_a sees of y."""
         return y
 
+    @abc.abstractmethod
     def split(self, side: Tensor) -> tuple[Tensor, Tensor]:
         """h_s's output -> (mean, scale), each broadcastable to y."""
-        raise NotImplementedError(f"{type(self).__name__} must say what h_s's output means")
 
     def mean_scale(self, z_hat: Tensor) -> tuple[Tensor, Tensor]:
-        """Parameters of y's Gaussians: the only source of them for the estimate, the encoder and the decoder."""
+        """Parameters of y's Gaussians; estimate, encoder and decoder all get them here."""
         if self.training:
             return self.split(self.h_s(z_hat))
         # One image at a time in evaluation: another batch size may add in another order.
@@ -108,7 +110,7 @@ class Hyperprior(nn.Module):
         shape: Sequence[int],
         symbols_crc32: Sequence[int] | None = None,
     ) -> Tensor:
-        """Inverse of `compress`: y_hat. Raises UserError where the decoded symbols miss the encoder's checksum."""
+        """Inverse of `compress`: y_hat. UserError where the decoded symbols miss the encoder's checksum."""
         y_strings, z_strings = strings
         y_tables, z_tables = self._tables()
         z_rows = self._z_rows((self.entropy_bottleneck.channels, *shape))
@@ -119,8 +121,8 @@ class Hyperprior(nn.Module):
         for i, expected in enumerate(symbols_crc32 or ()):
             if coding.checksum(z_symbols[i], y_rows[i], y_symbols[i]) != expected:
                 raise UserError(
-                    f"image {i}: the decoded symbols differ from the encoder's; the network computes other scales on "
-                    "this machine, so decode where it was encoded or with the same versions of torch and device"
+                    f"image {i}: the decoded symbols differ from the encoder's: the network computes other "
+                    "scales here; decode on the device and with the torch version that encoded it"
                 )
         return self._values(y_symbols, mean)
 
@@ -135,7 +137,7 @@ class Hyperprior(nn.Module):
         return rows.contiguous().numpy()
 
     def update(self, *, force: bool = False, update_quantiles: bool = False) -> bool:
-        """Build the coding tables; update_quantiles first fits z's quantiles exactly. True if anything was built."""
+        """Build the coding tables; update_quantiles first fits z's quantiles exactly. True if it did."""
         stale = force or self.entropy_bottleneck._offset.numel() == 0
         if stale and update_quantiles:
             coding.fit_quantiles(self.entropy_bottleneck)
@@ -192,6 +194,7 @@ class Hyperprior(nn.Module):
 def start_scales_at(h_s: nn.Sequential, channels: slice, scale: float) -> None:
     """Set the last bias of h_s so that training starts with a scale whose gradient is alive."""
     last = h_s[-1]
-    assert isinstance(last, nn.Conv2d) and last.bias is not None, f"h_s must end in a convolution, got {last}"
+    assert isinstance(last, nn.Conv2d), f"h_s must end in a convolution, got {last}"
+    assert last.bias is not None, "h_s must end with a bias"
     with torch.no_grad():
         last.bias[channels] = scale

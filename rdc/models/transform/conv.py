@@ -29,7 +29,7 @@ class Params:
         for field, values in (("channels", model.depth.channels), ("extra_layers", model.depth.extra_layers)):
             if len(values) != STAGES:
                 raise UserError(
-                    f"depth.{field}={list(values)}: transform=conv has {STAGES} stages and needs {STAGES} entries"
+                    f"depth.{field}={list(values)}: transform=conv needs {STAGES} entries, one per stage"
                 )
 
 

@@ -1,0 +1,145 @@
+"""model.safetensors: weights, coding tables and the spec in one file that never runs code when loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from rdc.bitstream import HASH_BYTES
+from rdc.errors import UserError
+from rdc.files import atomic_write_bytes
+from rdc.models.codec import Codec, build
+from rdc.spec import canonical, parse_model, to_plain
+
+SCHEMA_VERSION = 1
+METADATA_KEY = "rdc"
+
+# Names in CompressAI's state dicts -> ours; its older releases wrote the underscored ones.
+_COMPRESSAI_NAMES = (
+    (re.compile(r"^module\."), ""),
+    (re.compile(r"^(entropy_bottleneck)\._matrix(\d+)$"), r"\1.matrices.\2"),
+    (re.compile(r"^(entropy_bottleneck)\._bias(\d+)$"), r"\1.biases.\2"),
+    (re.compile(r"^(entropy_bottleneck)\._factor(\d+)$"), r"\1.factors.\2"),
+    (re.compile(r"^(h_a|h_s|entropy_bottleneck|gaussian_conditional)\."), r"entropy_model.\1."),
+)
+_COMPRESSAI_CONSTANTS = re.compile(r"\.(beta|gamma)_reparam\.")  # GDN's bounds, constants of the layer here
+
+
+def save_model(path: str | Path, codec: Codec, *, extra: Mapping[str, Any]) -> str:
+    """Write the codec atomically; returns the file's SHA-256 (hex).
+
+    extra: what else the file should say about itself (lmbda, spec_id, ...), as JSON types.
+    """
+    if not codec.has_tables:
+        raise UserError(f"{path}: the codec has no coding tables yet; call update() before saving it")
+    metadata = {
+        "schema_version": SCHEMA_VERSION,
+        "model": to_plain(codec.spec),
+        "model_hash": model_hash(codec).hex(),
+        "extra": dict(extra),
+    }
+    tensors = {name: t.detach().cpu().contiguous() for name, t in codec.state_dict().items()}
+    data = safetensors.torch.save(tensors, {METADATA_KEY: json.dumps(metadata, allow_nan=False)})
+    atomic_write_bytes(path, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_model(path: str | Path) -> tuple[Codec, dict[str, Any]]:
+    """(codec on the CPU in evaluation mode, ready to code; metadata as `save_model` wrote it)."""
+    metadata = read_metadata(path)
+    try:
+        tensors = safetensors.torch.load_file(str(path))
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(f"{path}: is damaged ({_one_line(error)}); get it again") from None
+    try:
+        spec = parse_model(metadata["model"])
+    except UserError as error:
+        raise UserError(f"{path}: holds a model that this version does not know: {error}") from None
+    codec = build(spec)
+    _load(codec, tensors, name=str(path))
+    codec.eval()
+    if model_hash(codec).hex() != metadata["model_hash"]:
+        raise UserError(f"{path}: is damaged (its content does not match its own hash); get it again")
+    return codec, metadata
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """What `save_model` wrote beside the tensors, without loading them."""
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            text = (file.metadata() or {}).get(METADATA_KEY)
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such checkpoint") from None
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(f"{path}: is not a checkpoint, or is damaged ({_one_line(error)})") from None
+    try:
+        metadata: dict[str, Any] = json.loads(text or "null")
+        version = metadata["schema_version"]
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{path}: was not written by rdc (no {METADATA_KEY!r} metadata in it)") from None
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: has schema version {version}, this program reads {SCHEMA_VERSION}; "
+            "use the release that wrote it, or train again"
+        )
+    return metadata
+
+
+def model_hash(model: Codec | str | Path) -> bytes:
+    """8 bytes that name exactly these weights, tables and spec; a path is that of a checkpoint."""
+    if not isinstance(model, Codec):
+        return bytes.fromhex(read_metadata(model)["model_hash"])
+    digest = hashlib.sha256(json.dumps(canonical(model.spec), sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        array = tensor.detach().cpu().contiguous().numpy()
+        digest.update(struct.pack("<i", len(name)) + name.encode() + str(array.dtype).encode())
+        digest.update(struct.pack(f"<{array.ndim + 1}q", array.ndim, *array.shape))
+        digest.update(array.data)
+    return digest.digest()[:HASH_BYTES]
+
+
+def load_compressai_state_dict(codec: Codec, state_dict: Mapping[str, Tensor]) -> None:
+    """Load weights (and coding tables, where present) of CompressAI's ScaleHyperprior or MeanScaleHyperprior.
+
+    The codec must have the same widths, norm=gdn, four prior filters of 3, and the matching activation:
+    presets model=scale_hyperprior and model=mean_scale_hyperprior.
+    """
+    renamed = {}
+    for name, tensor in state_dict.items():
+        if not _COMPRESSAI_CONSTANTS.search(name):
+            for pattern, ours in _COMPRESSAI_NAMES:
+                name = pattern.sub(ours, name)
+            renamed[name] = tensor
+    _load(codec, renamed, name="the CompressAI state dict")
+    codec.update()
+
+
+def _load(codec: Codec, tensors: Mapping[str, Tensor], *, name: str) -> None:
+    own = codec.state_dict()
+    problems = [f"{key} is missing" for key in own if key not in tensors]
+    problems += [f"{key} is not part of this model" for key in tensors if key not in own]
+    problems += [
+        f"{key} has shape {list(tensors[key].shape)}, this model needs {list(own[key].shape)}"
+        for key in own
+        if key in tensors and tensors[key].shape != own[key].shape and not codec.is_table(key)
+    ]
+    if problems:
+        raise UserError(
+            f"{name}: does not fit {codec.spec.family} with {list(codec.spec.depth.channels)} channels and "
+            f"{codec.spec.depth.latent_channels} latent channels: {problems[0]}"
+            + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+        )
+    codec.load_state_dict(tensors)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
