@@ -1,0 +1,73 @@
+"""`python -m sweep +experiment=frontier`: Hydra composes the configuration, the driver runs it.
+
+Exit codes: 0 every trial is fine; 1 some failed; 2 the user's mistake; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+from conf import HOW_TO_SWEEP, explain
+from rdc.errors import UserError
+
+
+def main() -> int:
+    try:
+        config = _composed(sys.argv)
+        if config is None:  # --help, --cfg and their kind have printed what was asked
+            return 0
+        from sweep.driver import run_sweep
+
+        return run_sweep(config, command=["python", "-m", "sweep", *sys.argv[1:]])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; nothing was started", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
+
+
+def _composed(argv: list[str]) -> dict[str, Any] | None:
+    """The composed configuration, or None when a flag asked Hydra to print something instead."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    for argument in argv[1:]:
+        if argument in ("-m", "--multirun", "hydra.mode=MULTIRUN") or argument.startswith("hydra.sweeper"):
+            raise UserError(f"{argument}: a sweep plans its own trials; {HOW_TO_SWEEP}")
+
+    composed: list[dict[str, Any]] = []
+
+    @hydra.main(config_path="pkg://conf", config_name="config", version_base="1.3")
+    def keep(config: DictConfig) -> None:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        assert isinstance(plain, dict), "the configuration is a mapping"
+        composed.append({str(key): value for key, value in plain.items()})
+
+    asked_for_trace = "HYDRA_FULL_ERROR" in os.environ
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand the error to us instead of printing a page
+    try:
+        keep()
+    except (HydraException, OmegaConfBaseException) as error:
+        if asked_for_trace:
+            raise
+        raise UserError(explain(error)) from error
+    finally:
+        if not asked_for_trace:
+            del os.environ["HYDRA_FULL_ERROR"]
+    if not composed:
+        return None
+    composed[0]["overrides"] = [argument for argument in argv[1:] if not argument.startswith("-")]
+    return composed[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,352 @@
+"""Ray: one actor per slot, each with a fork server; the only file that knows Ray.
+
+Every node gets as many slots as its resources allow. A slot that dies is replaced, and its job runs again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rdc.errors import UserError
+from sweep.jobs import Job, JobError, NodeSlots, Outcome, pythonpath
+
+# How often a job is tried on another slot when its slot or node dies under it.
+_MAX_LOST_SLOTS = 2
+_LOOK_FOR_NODES_EVERY_S = 10.0
+_SLOT_START_LIMIT_S = 180.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SlotSettings:
+    """What a slot needs to start its fork server. log: file for the server's own output."""
+
+    preload: tuple[str, ...]
+    env: Mapping[str, str]
+    log: str
+
+
+class Slot:
+    """Ray actor that owns one fork server and runs one job at a time in its children."""
+
+    def __init__(self, settings: SlotSettings) -> None:
+        self._started_by = os.getppid()
+        threading.Thread(target=self._end_with_raylet, daemon=True).start()
+        ours, theirs = socket.socketpair()
+        Path(settings.log).parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "sweep.forkserver", str(theirs.fileno()), *settings.preload]
+        with open(settings.log, "a") as log:
+            self._server = subprocess.Popen(
+                command,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, **settings.env},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        theirs.close()
+        self._control = ours
+        self._lines = ours.makefile("r", encoding="utf-8")
+
+    def ready(self) -> dict[str, Any]:
+        """What the fork server says of itself once it has imported everything."""
+        answer: dict[str, Any] = self._receive()["ready"]
+        return answer
+
+    def run(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Run the job in a child and wait for its end."""
+        self._send({"run": job})
+        answer: dict[str, Any] = self._receive()["ended"]
+        return answer
+
+    def stop(self, grace_s: float) -> None:
+        """Ask the running job to stop, kill it after grace_s."""
+        self._send({"stop": grace_s})
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._control.sendall(json.dumps(message).encode() + b"\n")
+
+    def _receive(self) -> dict[str, Any]:
+        line = self._lines.readline()
+        if not line:  # the fork server is gone, and its child with it: let Ray see a dead slot
+            os._exit(1)
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def _end_with_raylet(self) -> None:
+        while os.getppid() == self._started_by:
+            time.sleep(0.5)
+        os._exit(1)
+
+
+@dataclasses.dataclass
+class _Handle:
+    """The driver's side of a slot."""
+
+    actor: Any
+    node: str
+    ready_ref: Any
+    ready: bool = False
+    job: Job | None = None
+    job_ref: Any = None
+    submitted_at: float = 0.0
+
+
+class RayExecutor:
+    """Slots on an embedded Ray or on a running cluster. See sweep.jobs.Executor for the methods."""
+
+    def __init__(
+        self,
+        *,
+        address: str | None,
+        slots: int | None,
+        cpus_per_trial: int,
+        gpus_per_trial: float | None,
+        preload: Sequence[str],
+        env: Mapping[str, str],
+        log: str,
+    ) -> None:
+        self._address = address
+        self._wanted_slots = slots
+        self._cpus = cpus_per_trial
+        self._wanted_gpus = gpus_per_trial
+        self._gpus = gpus_per_trial or 0.0
+        self._settings = SlotSettings(preload=tuple(preload), env=dict(env), log=log)
+        self._handles: list[_Handle] = []
+        self._lost: Counter[str] = Counter()
+        self._returned: list[Job] = []  # jobs of dead slots, to be placed again before any other
+        self._looked_for_nodes_at = 0.0
+        self._failed_starts = 0
+
+    def start(self) -> list[NodeSlots]:
+        """Start or join Ray and wait for the first slot; the others go on starting meanwhile."""
+        self._connect()
+        if self._wanted_gpus is None:
+            self._gpus = 1.0 if any(self._gpus_of(n) >= 1 for n in self._alive_nodes()) else 0.0
+        self._fill_nodes()
+        if not self._handles:
+            raise UserError(
+                f"no node has room for a trial of {self._cpus} CPUs and {self._gpus:g} GPUs; the cluster has "
+                f"{_resources_text(self._alive_nodes())}; lower cluster.cpus_per_trial or cluster.gpus_per_trial"
+            )
+        started = time.monotonic()
+        while not any(handle.ready for handle in self._handles):
+            self._look_for_ready_slots(timeout_s=1.0)
+            if time.monotonic() - started > _SLOT_START_LIMIT_S:
+                raise UserError(
+                    f"no slot was ready within {_SLOT_START_LIMIT_S:.0f} s; see {self._settings.log}"
+                )
+        return self._node_slots()
+
+    def submit(self, job: Job) -> bool:
+        job_for_slot = self._returned[0] if self._returned else job
+        handle = self._free_slot(job_for_slot)
+        if handle is None:
+            return False
+        if self._returned:
+            self._run_on(handle, self._returned.pop(0))
+            return self.submit(job)
+        self._run_on(handle, job)
+        return True
+
+    def poll(self, timeout_s: float) -> list[Outcome]:
+        import ray
+
+        self._look_after_slots()
+        while self._returned and (handle := self._free_slot(self._returned[0])) is not None:
+            self._run_on(handle, self._returned.pop(0))
+        busy = {handle.job_ref: handle for handle in self._handles if handle.job_ref is not None}
+        if not busy:
+            time.sleep(timeout_s)
+            return []
+        done, _ = ray.wait(list(busy), num_returns=len(busy), timeout=0)
+        if not done:
+            done, _ = ray.wait(list(busy), num_returns=1, timeout=timeout_s)
+        outcomes = [self._collect(busy[ref]) for ref in done]
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def running(self) -> list[Job]:
+        return [handle.job for handle in self._handles if handle.job is not None] + self._returned
+
+    def stop(self, grace_s: float) -> None:
+        import ray
+
+        busy = [handle for handle in self._handles if handle.job_ref is not None]
+        with contextlib.suppress(ray.exceptions.RayError):
+            for handle in busy:
+                handle.actor.stop.remote(grace_s)
+            if busy:
+                ray.wait([h.job_ref for h in busy], num_returns=len(busy), timeout=grace_s + 2.0)
+        self._handles.clear()
+        self._returned.clear()
+        ray.shutdown()
+
+    # Placing jobs
+
+    def _free_slot(self, job: Job) -> _Handle | None:
+        for handle in self._handles:
+            if handle.ready and handle.job is None and self._may_run(job, handle.node):
+                return handle
+        return None
+
+    def _may_run(self, job: Job, node: str) -> bool:
+        if job.node is not None and job.node != node:
+            return False
+        others = [h.job for h in self._handles if h.node == node and h.job is not None]
+        # Slots still importing would disturb a job that has to be alone as much as other jobs do.
+        starting = any(h.node == node and not h.ready for h in self._handles)
+        if job.exclusive and (others or starting):
+            return False
+        return not any(other.exclusive for other in others)
+
+    def _run_on(self, handle: _Handle, job: Job) -> None:
+        fields = {"job_id": job.job_id, "entry": job.entry, "payload": job.payload, "log": job.log}
+        handle.job = job
+        handle.submitted_at = time.time()
+        handle.job_ref = handle.actor.run.remote({**fields, "deadline_s": job.deadline_s})
+
+    def _collect(self, handle: _Handle) -> Outcome | None:
+        """The outcome of an ended job; None if its slot died and the job will be tried again."""
+        import ray
+
+        job, submitted_at = handle.job, handle.submitted_at
+        assert job is not None, "only busy slots are collected"
+        try:
+            ended = ray.get(handle.job_ref)
+        except ray.exceptions.RayError as error:
+            self._handles.remove(handle)
+            self._lost[job.job_id] += 1
+            self._looked_for_nodes_at = 0.0
+            if self._lost[job.job_id] <= _MAX_LOST_SLOTS:
+                self._returned.append(job)
+                return None
+            message = f"its worker died {self._lost[job.job_id]} times ({type(error).__name__})"
+            lost = JobError(kind="WorkerLost", message=message)
+            return Outcome(job=job, error=lost, started_at=submitted_at, ended_at=time.time(), node=handle.node)
+        handle.job = handle.job_ref = None
+        failure = JobError(**ended["error"]) if ended.get("error") else None
+        return Outcome(
+            job=job,
+            value=ended.get("value"),
+            error=failure,
+            started_at=ended["started_at"],
+            ended_at=ended["ended_at"],
+            node=handle.node,
+        )
+
+    # Slots and nodes
+
+    def _look_after_slots(self) -> None:
+        self._look_for_ready_slots(timeout_s=0)
+        if time.monotonic() - self._looked_for_nodes_at >= _LOOK_FOR_NODES_EVERY_S:
+            self._fill_nodes()
+
+    def _look_for_ready_slots(self, timeout_s: float) -> None:
+        import ray
+
+        waiting = {handle.ready_ref: handle for handle in self._handles if not handle.ready}
+        if not waiting:
+            return
+        done, _ = ray.wait(list(waiting), num_returns=1, timeout=timeout_s)
+        for ref in done:
+            handle = waiting[ref]
+            try:
+                answer = ray.get(ref)
+            except ray.exceptions.RayError as error:
+                self._handles.remove(handle)
+                self._looked_for_nodes_at = 0.0
+                self._failed_starts += 1
+                if self._failed_starts > 3 + 3 * len(self._handles):
+                    raise UserError(
+                        f"slots die while they start ({type(error).__name__}); see {self._settings.log}"
+                    ) from None
+                continue
+            if answer["failed"]:
+                name, reason = next(iter(answer["failed"].items()))
+                raise UserError(f"workers on {handle.node} cannot import {name}: {reason}")
+            handle.ready = True
+
+    def _fill_nodes(self) -> None:
+        """Give every node the slots that it lacks: at the start, after a death, when a node has joined."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        self._looked_for_nodes_at = time.monotonic()
+        actor_class: Any = ray.remote(Slot)
+        present = Counter(handle.node for handle in self._handles)
+        budget = (self._wanted_slots or math.inf) - len(self._handles)
+        hide_gpus = {} if self._gpus else {"CUDA_VISIBLE_DEVICES": ""}
+        settings = dataclasses.replace(self._settings, env={**self._settings.env, **hide_gpus})
+        for node in self._alive_nodes():
+            for _ in range(int(min(budget, self._room(node) - present[node["NodeID"]]))):
+                actor = actor_class.options(
+                    num_cpus=self._cpus,
+                    num_gpus=self._gpus,
+                    max_concurrency=4,
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+                ).remote(settings)
+                self._handles.append(_Handle(actor=actor, node=node["NodeID"], ready_ref=actor.ready.remote()))
+                budget -= 1
+
+    def _room(self, node: dict[str, Any]) -> int:
+        by_cpu = int(node["Resources"].get("CPU", 0) // self._cpus)
+        return min(by_cpu, int(self._gpus_of(node) / self._gpus + 1e-6)) if self._gpus else by_cpu
+
+    def _gpus_of(self, node: dict[str, Any]) -> float:
+        return float(node["Resources"].get("GPU", 0.0))
+
+    def _alive_nodes(self) -> list[dict[str, Any]]:
+        import ray
+
+        return [node for node in ray.nodes() if node["Alive"]]
+
+    def _node_slots(self) -> list[NodeSlots]:
+        counts = Counter(handle.node for handle in self._handles)
+        return [
+            NodeSlots(node=node, slots=slots, cpus_per_slot=self._cpus, gpus_per_slot=self._gpus)
+            for node, slots in counts.items()
+        ]
+
+    def _connect(self) -> None:
+        """Start Ray on this machine, or join the cluster that the settings or RAY_ADDRESS name."""
+        path = pythonpath()
+        os.environ["PYTHONPATH"] = path  # an embedded Ray hands its environment to the workers
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper", "true")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # A trial that takes too much memory is to die itself, as data, and not its slot.
+        os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+        import ray
+
+        address = self._address or os.environ.get("RAY_ADDRESS") or "local"
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
+        try:
+            if address == "local":
+                usable = len(os.sched_getaffinity(0))
+                cpus = max(usable, (self._wanted_slots or 0) * self._cpus)
+                ray.init(address="local", num_cpus=cpus, object_store_memory=100 * 2**20, **quiet)
+            else:
+                quiet.pop("include_dashboard")
+                ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": path}}, **quiet)
+        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+            where = "on this machine" if address == "local" else f"at {address}"
+            text = " ".join(str(error).split())
+            raise UserError(f"cannot start Ray {where}: {text}") from error
+
+
+def _resources_text(nodes: list[dict[str, Any]]) -> str:
+    parts = [f"{n['Resources'].get('CPU', 0):g} CPUs and {n['Resources'].get('GPU', 0):g} GPUs" for n in nodes]
+    return "; ".join(parts) or "no nodes"

@@ -1,0 +1,200 @@
+"""What an executor runs, and what comes back: the seam between the driver and Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import io
+import os
+import signal
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol, TextIO
+
+from rdc.errors import UserError
+
+# What a signal that ended a job usually means.
+_SIGNALS = {
+    signal.SIGKILL: "killed by the system, most often because memory ran out",
+    signal.SIGSEGV: "crashed inside compiled code",
+    signal.SIGBUS: "crashed inside compiled code, or a disk or shared memory is full",
+    signal.SIGABRT: "aborted inside compiled code",
+    signal.SIGTERM: "asked to stop",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One call in a process of its own: `entry` is "module:function" and gets `payload`, JSON in, JSON out.
+
+    log: file for the job's stdout and stderr. exclusive: nothing else of this sweep may run on its node.
+    node: run there and nowhere else. deadline_s: the job is killed after that long.
+    """
+
+    job_id: str
+    entry: str
+    payload: Mapping[str, Any]
+    log: str | None = None
+    exclusive: bool = False
+    node: str | None = None
+    deadline_s: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class JobError:
+    """Why a job has no value. kind: exception class, signal name, "Deadline", "Exit" or "WorkerLost"."""
+
+    kind: str
+    message: str
+    traceback: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How a job ended. started_at, ended_at: unix seconds on its node."""
+
+    job: Job
+    value: Any = None
+    error: JobError | None = None
+    started_at: float
+    ended_at: float
+    node: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class NodeSlots:
+    """One machine of the executor. gpus: per slot, may be a fraction."""
+
+    node: str
+    slots: int
+    cpus_per_slot: int
+    gpus_per_slot: float
+
+
+class Executor(Protocol):
+    """Runs jobs on slots. `submit` never blocks; `poll` returns what has ended."""
+
+    def start(self) -> list[NodeSlots]:
+        """Bring up the slots; UserError says why that is impossible."""
+
+    def submit(self, job: Job) -> bool:
+        """Start the job if a suitable slot is free; False leaves it with the caller."""
+
+    def poll(self, timeout_s: float) -> list[Outcome]:
+        """Jobs that have ended, waiting for the first one up to timeout_s."""
+
+    def running(self) -> list[Job]:
+        """Jobs submitted and not yet returned by poll."""
+
+    def stop(self, grace_s: float) -> None:
+        """End all jobs, after a polite request kill what remains, and give back all resources."""
+
+
+def resolve_entry(entry: str) -> Any:
+    """The function that "module:function" names."""
+    module, _, function = entry.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"job entry {entry!r} cannot be imported: {error}") from None
+
+
+def error_of_exception(error: BaseException) -> JobError:
+    text = " ".join(str(error).split()) or type(error).__name__
+    # torch reports failed allocations on the CPU as RuntimeError.
+    kind = "MemoryError" if "allocate memory" in text else type(error).__name__
+    return JobError(kind=kind, message=text, traceback="".join(traceback.format_exception(error)))
+
+
+def error_of_exit(code: int) -> JobError:
+    """code: as in subprocess, negative for a signal."""
+    if code >= 0:
+        return JobError(kind="Exit", message=f"the process ended with exit code {code} and without a result")
+    number = signal.Signals(-code)
+    meaning = _SIGNALS.get(number, "ended by a signal")
+    return JobError(kind=number.name, message=f"exit code {code}: {meaning}")
+
+
+def probe_machine(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Job entry: what the node is and can do (rdc.machine.probe). payload: {"device": auto | cpu | cuda}."""
+    from rdc.machine import probe
+
+    return probe(payload["device"])
+
+
+class InlineExecutor:
+    """One job at a time in this process, so that breakpoints and prints work."""
+
+    def __init__(self) -> None:
+        self._ended: deque[Outcome] = deque()
+
+    def start(self) -> list[NodeSlots]:
+        return [NodeSlots(node="this process", slots=1, cpus_per_slot=1, gpus_per_slot=0.0)]
+
+    def submit(self, job: Job) -> bool:
+        if self._ended:
+            return False
+        started_at = time.time()
+        value, error = None, None
+        with _also_into(job.log):
+            try:
+                value = resolve_entry(job.entry)(job.payload)
+            except Exception as exception:
+                error = error_of_exception(exception)
+                print(error.traceback, file=sys.stderr)
+        self._ended.append(
+            Outcome(
+                job=job, value=value, error=error, started_at=started_at, ended_at=time.time(), node="this process"
+            )
+        )
+        return True
+
+    def poll(self, timeout_s: float) -> list[Outcome]:
+        ended = list(self._ended)
+        self._ended.clear()
+        return ended
+
+    def running(self) -> list[Job]:
+        return []
+
+    def stop(self, grace_s: float) -> None:
+        self._ended.clear()
+
+
+class _Tee(io.TextIOBase):
+    def __init__(self, *streams: TextIO) -> None:
+        self._streams = streams
+
+    def write(self, text: str) -> int:
+        for stream in self._streams:
+            stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        for stream in self._streams:
+            stream.flush()
+
+
+@contextlib.contextmanager
+def _also_into(log: str | None) -> Iterator[None]:
+    """Copy Python's prints into the log, as a job of its own process would have it."""
+    if log is None:
+        yield
+        return
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "a", buffering=1) as file:
+        # A debugger needs the terminal itself as stdin and stdout; stderr carries warnings and tracebacks.
+        with contextlib.redirect_stderr(_Tee(sys.stderr, file)):
+            yield
+
+
+def pythonpath() -> str:
+    """PYTHONPATH under which a worker finds the same packages as this process, checkout or installed wheel."""
+    here = str(Path(__file__).resolve().parent.parent)
+    inherited = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p != here]
+    return os.pathsep.join([here, *inherited])
