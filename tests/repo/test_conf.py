@@ -1,0 +1,29 @@
+"""One name = one YAML = one Python file, and every choice of every group composes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conf import MODEL_GROUPS, compose
+
+ROOT = Path(__file__).parents[2]
+CHOICES = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").glob("*/*.yaml"))
+COMPONENT_GROUPS = [g for g in MODEL_GROUPS if (ROOT / "rdc" / "models" / g / "__init__.py").exists()]
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+def test_every_choice_composes(choice: Path) -> None:
+    group, name = choice.parent.name, choice.stem
+    config = compose([f"{'+' if group == 'experiment' else ''}{group}={name}"])
+    assert config["transform"]["name"]
+    if group in COMPONENT_GROUPS:
+        assert config[group]["name"] == name
+
+
+@pytest.mark.parametrize("group", COMPONENT_GROUPS)
+def test_every_component_has_one_yaml_and_one_python_file(group: str) -> None:
+    yamls = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}
+    modules = {path.stem for path in (ROOT / "rdc" / "models" / group).glob("*.py")} - {"__init__"}
+    assert yamls == modules
