@@ -260,7 +260,7 @@ def _adapter(cls: type[Any]) -> pydantic.TypeAdapter[Any]:
 def _one_line(error: pydantic.ValidationError, where: str) -> str:
     texts = []
     for item in error.errors(include_url=False):
-        path = ".".join([where, *map(str, item["loc"])])
+        path = ".".join(filter(None, [where, *map(str, item["loc"])]))
         text = item["msg"].removeprefix("Value error, ")
         cause = item.get("ctx", {}).get("error")
         if isinstance(cause, UserError):
