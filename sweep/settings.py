@@ -1,0 +1,190 @@
+"""The part of the configuration that is not a model: checked once, then frozen."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import conf
+from rdc.errors import UserError
+from rdc.spec import COMPONENT_GROUPS, Recipe, parse
+
+# Groups that others check: rdc.data, sweep.tracking and rdc.spec.
+_ELSEWHERE = {*COMPONENT_GROUPS, "depth", "data", "tracking"}
+_RUN_FIELDS = ("precision", "validate_every", "log_every", "checkpoint_every_s", "fresh_decode_images", "ms_ssim")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TimingSettings:
+    """One stopwatch setting for all architectures. height_px, width_px: the image that is coded."""
+
+    threads: int
+    repeats: int
+    height_px: int
+    width_px: int
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _at_least(1, f"cluster.timing.{field.name}", getattr(self, field.name))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterSettings:
+    """Where trials run; None lets the machines decide."""
+
+    name: Literal["ray", "inline"]
+    address: str | None
+    slots: int | None
+    cpus_per_trial: int
+    gpus_per_trial: float | None
+    deadline_s: float | None
+    timing: TimingSettings
+
+    def __post_init__(self) -> None:
+        _at_least(1, "cluster.cpus_per_trial", self.cpus_per_trial)
+        if self.slots is not None:
+            _at_least(1, "cluster.slots", self.slots)
+        if self.gpus_per_trial is not None and (
+            self.gpus_per_trial < 0 or (self.gpus_per_trial > 1 and self.gpus_per_trial % 1)
+        ):
+            raise UserError(
+                f"cluster.gpus_per_trial={self.gpus_per_trial}: must be a fraction up to 1, or a whole number"
+            )
+        if self.deadline_s is not None and self.deadline_s <= 0:
+            raise UserError(f"cluster.deadline_s={self.deadline_s}: must be greater than 0")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SearchSettings:
+    """How points are chosen from the space."""
+
+    name: Literal["grid"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SpaceSettings:
+    """Architectures to try: the grid of `axes` (override key -> values), then `points` (lists of overrides)."""
+
+    name: str
+    axes: dict[str, list[Any]] | None
+    points: list[list[str]] | None
+
+    def __post_init__(self) -> None:
+        for key, values in (self.axes or {}).items():
+            if not values:
+                raise UserError(f"space.axes.{key}: has no values; give at least one, or remove the axis")
+
+    @property
+    def point_overrides(self) -> list[list[str]]:
+        """One list of overrides per architecture; without axes and points the composed model alone."""
+        grid = conf.grid(self.axes) if self.axes else []
+        return [*grid, *(self.points or [])] or [[]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class BudgetSettings:
+    """The recipe, and what of the budget does not enter a result's identity (rdc.spec.RunSettings)."""
+
+    name: str
+    recipe: Recipe
+    precision: Literal["auto", "fp32", "bf16"]
+    validate_every: int
+    log_every: int
+    checkpoint_every_s: float
+    fresh_decode_images: int
+    ms_ssim: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """One sweep. source, top: which finished sweep's frontier to train further (config keys from, top)."""
+
+    name: str
+    folder: Path
+    runs_dir: Path
+    lmbdas: tuple[float, ...]
+    seeds: tuple[int, ...]
+    dry_run: bool
+    time: bool
+    source: str | None
+    top: int | None
+    budget: BudgetSettings
+    space: SpaceSettings
+    search: SearchSettings
+    cluster: ClusterSettings
+    data: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _TopLevel:
+    name: str
+    runs_dir: str
+    lmbda: float
+    lmbdas: list[float] | None
+    seed: int
+    seeds: list[int] | None
+    dry_run: bool
+    time: bool
+    top: int | None
+
+
+def read_settings(config: Mapping[str, Any]) -> Settings:
+    """The composed configuration, checked; UserError names the key, the value and what was expected."""
+    fields = {key: value for key, value in config.items() if key not in _ELSEWHERE}
+    groups = {key: fields.pop(key, None) for key in ("budget", "space", "search", "cluster")}
+    source = fields.pop("from", None)
+    if source is not None and not isinstance(source, str):
+        raise UserError(f"from={source!r}: must be the name of a finished sweep, or its folder")
+    top = parse(_TopLevel, fields, where="")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", top.name):
+        raise UserError(f"name={top.name!r}: it names a folder; use letters, digits, '-', '_' and '.'")
+    if top.top is not None:
+        _at_least(1, "top", top.top)
+    if source is None and top.top is not None:
+        raise UserError(f"top={top.top}: it needs from=SWEEP, a finished sweep to take architectures from")
+    space = parse(SpaceSettings, groups["space"], where="space")
+    if source is not None and space.point_overrides != [[]]:
+        raise UserError(f"from={source}: its architectures are trained, so space={space.name} has to be none")
+    runs_dir = Path(top.runs_dir).expanduser().resolve()
+    return Settings(
+        name=top.name,
+        folder=runs_dir / top.name,
+        runs_dir=runs_dir,
+        lmbdas=_several("lmbdas", top.lmbdas, top.lmbda),
+        seeds=_several("seeds", top.seeds, top.seed),
+        dry_run=top.dry_run,
+        time=top.time,
+        source=source,
+        top=top.top,
+        budget=_parse_budget(groups["budget"]),
+        space=space,
+        search=parse(SearchSettings, groups["search"], where="search"),
+        cluster=parse(ClusterSettings, groups["cluster"], where="cluster"),
+        data=config.get("data") or {},
+    )
+
+
+def _parse_budget(config: Any) -> BudgetSettings:
+    if not isinstance(config, Mapping):
+        raise UserError(f"budget={config!r}: choose one with budget=NAME")
+    fields = dict(config)
+    name = fields.pop("name", "")
+    run = {key: fields.pop(key) for key in _RUN_FIELDS if key in fields}
+    recipe = parse(Recipe, fields, where="budget")
+    return parse(BudgetSettings, {"name": name, "recipe": recipe, **run}, where="budget")
+
+
+def _several(key: str, values: list[Any] | None, single: Any) -> tuple[Any, ...]:
+    if values is None:
+        return (single,)
+    if not values:
+        raise UserError(f"{key}=[]: give at least one value, or null for {key.rstrip('s')}={single}")
+    return tuple(dict.fromkeys(values))
+
+
+def _at_least(least: int, key: str, value: float) -> None:
+    if value < least:
+        raise UserError(f"{key}={value}: must be at least {least}")
