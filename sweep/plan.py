@@ -1,0 +1,213 @@
+"""Composed configuration -> the trials of a sweep, each checked and identified before any worker starts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import conf
+from rdc.errors import UserError
+from rdc.spec import COMPONENT_GROUPS, ModelSpec, RunSettings, TrialSpec, WarmStart, parse_model, to_plain
+from sweep.settings import Settings
+
+Precision = Literal["fp32", "bf16"]
+Say = Callable[[str], None]
+
+DATA_FILES = {"train": "data_train.json", "validation": "data_val.json", "evaluation": "data_eval.json"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """One architecture that the space asks for. point: the overrides that chose it.
+
+    refusal: why it cannot be built; then model is None. warm_start, checkpoint: weights it starts from.
+    """
+
+    point: tuple[str, ...]
+    model: ModelSpec | None
+    refusal: str | None = None
+    warm_start: WarmStart | None = None
+    checkpoint: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class DataSets:
+    """The three image sets of a sweep (rdc.data.ImageSet)."""
+
+    train: Any
+    validation: Any
+    evaluation: Any
+
+    def save(self, folder: Path) -> None:
+        """Write the manifests that the trials read."""
+        for field, name in DATA_FILES.items():
+            getattr(self, field).save(folder / name)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedTrial:
+    """One trial and where its files go."""
+
+    spec: TrialSpec
+    folder: Path
+    point: tuple[str, ...]
+    checkpoint: str | None
+
+    @property
+    def label(self) -> str:
+        return self.spec.model.label
+
+    def to_dict(self) -> dict[str, Any]:
+        """The trial's entry in sweep.json."""
+        return {
+            "spec_id": self.spec.spec_id,
+            "curve_id": self.spec.curve_id,
+            "arch_id": self.spec.arch_id,
+            "label": self.label,
+            "family": self.spec.model.family,
+            "overrides": list(self.point),
+            "spec": self.spec.to_dict(),
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SweepPlan:
+    """What one command runs. config: as composed, for the record. notes: what the user should know."""
+
+    settings: Settings
+    config: Mapping[str, Any]
+    trials: tuple[PlannedTrial, ...]
+    precision: Precision
+    notes: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        return self.settings.folder
+
+    def run_settings(self, trial: PlannedTrial, *, device: str) -> RunSettings:
+        """How the trial runs on this cluster."""
+        budget = self.settings.budget
+        manifests = {field: str(self.folder / name) for field, name in DATA_FILES.items()}
+        return RunSettings(
+            folder=str(trial.folder),
+            train_manifest=manifests["train"],
+            validation_manifest=manifests["validation"],
+            eval_manifest=manifests["evaluation"],
+            budget_name=budget.name,
+            device="cuda" if device == "cuda" else "cpu",
+            threads=self.settings.cluster.cpus_per_trial,
+            validate_every=budget.validate_every,
+            log_every=budget.log_every,
+            checkpoint_every_s=budget.checkpoint_every_s,
+            fresh_decode_images=budget.fresh_decode_images,
+            ms_ssim=budget.ms_ssim,
+            cache_gb=float(self.settings.data.get("cache_gb", 4.0)),
+            warm_start_checkpoint=trial.checkpoint,
+        )
+
+
+def choose_models(config: Mapping[str, Any], overrides: Sequence[str], settings: Settings) -> list[Candidate]:
+    """The architectures of the space, checked, each once; impossible ones carry their refusal."""
+    points = settings.space.point_overrides
+    configs = [config] if points == [[]] else conf.compose_points(overrides, points)
+    return [_candidate(tuple(point), model) for point, model in zip(points, configs, strict=True)]
+
+
+def require_possible(candidates: Sequence[Candidate]) -> None:
+    """UserError naming the first point that cannot be built, before any worker starts."""
+    for candidate in candidates:
+        if candidate.refusal is not None:
+            where = f"space point [{', '.join(candidate.point)}]: " if candidate.point else ""
+            raise UserError(f"{where}{candidate.refusal}")
+
+
+def choose_data(settings: Settings, say: Say) -> DataSets:
+    """Resolve the images and refuse evaluation images among the training images."""
+    from rdc.data import check_disjoint, resolve_eval, resolve_train, split
+
+    say("looking for images")
+    progress = _Reporter(say)
+    evaluation = resolve_eval(settings.data, progress=progress)
+    all_train = resolve_train(settings.data, progress=progress)
+    check_disjoint(all_train, evaluation)
+    train, validation = split(all_train, share=float(settings.data.get("validation_share", 0.05)))
+    say(f"training on {len(train)} images ({train.source}), {len(validation)} held out for validation")
+    say(f"evaluating on {len(evaluation)} images ({evaluation.source})")
+    return DataSets(train=train, validation=validation, evaluation=evaluation)
+
+
+def make_plan(
+    config: Mapping[str, Any],
+    settings: Settings,
+    candidates: Sequence[Candidate],
+    data: DataSets,
+    precision: Precision,
+) -> SweepPlan:
+    """Every possible candidate at every lmbda and seed; trials of equal spec_id are one trial."""
+    trials: dict[str, PlannedTrial] = {}
+    duplicates = 0
+    for candidate in candidates:
+        for lmbda in settings.lmbdas:
+            for seed in settings.seeds:
+                if candidate.model is None:
+                    continue
+                trial = _trial(settings, candidate, candidate.model, data, precision, lmbda, seed)
+                duplicates += trial.spec.spec_id in trials
+                trials.setdefault(trial.spec.spec_id, trial)
+    notes = [f"{duplicates} of the planned trials are the same as others and run once"] if duplicates else []
+    return SweepPlan(
+        settings=settings, config=config, trials=tuple(trials.values()), precision=precision, notes=tuple(notes)
+    )
+
+
+def job_payload(plan: SweepPlan, trial: PlannedTrial, *, device: str) -> dict[str, Any]:
+    """What rdc.trial:run_payload gets."""
+    return {"spec": trial.spec.to_dict(), "run": to_plain(plan.run_settings(trial, device=device))}
+
+
+def _candidate(point: tuple[str, ...], config: Mapping[str, Any]) -> Candidate:
+    try:
+        model = parse_model({group: config.get(group) for group in (*COMPONENT_GROUPS, "depth")})
+    except UserError as error:
+        return Candidate(point=point, model=None, refusal=str(error))
+    return Candidate(point=point, model=model)
+
+
+def _trial(
+    settings: Settings,
+    candidate: Candidate,
+    model: ModelSpec,
+    data: DataSets,
+    precision: Precision,
+    lmbda: float,
+    seed: int,
+) -> PlannedTrial:
+    spec = TrialSpec(
+        model=model,
+        recipe=settings.budget.recipe,
+        precision=precision,
+        lmbda=lmbda,
+        seed=seed,
+        train_data=data.train.content_hash,
+        eval_data=data.evaluation.content_hash,
+        warm_start=candidate.warm_start,
+    )
+    folder = settings.folder / "trials" / spec.spec_id
+    return PlannedTrial(spec=spec, folder=folder, point=candidate.point, checkpoint=candidate.checkpoint)
+
+
+class _Reporter:
+    """Progress of long look-ups as a line now and then."""
+
+    def __init__(self, say: Say, every: int = 10) -> None:
+        self._say = say
+        self._every = every
+        self._last = -1
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        tenth = done * self._every // max(total, 1)
+        if tenth != self._last and 0 < done < total:
+            self._say(f"  {what}: {done} of {total}")
+        self._last = tenth
