@@ -1,4 +1,4 @@
-"""What this machine is and can do: device, threads, fast precision, versions; `python -m rdc.machine` prints it."""
+"""What this machine is and can do: device, threads, fast precision, versions. `python -m rdc.machine`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def allocator_env() -> dict[str, str]:
 
 
 def thread_env(threads: int) -> dict[str, str]:
-    """Environment variables that keep a process at `threads` threads, which sleep instead of spin while waiting."""
+    """Environment variables that keep a process at `threads` threads, which sleep while they wait."""
     count = str(threads)
     return {
         "OMP_NUM_THREADS": count,
@@ -95,7 +95,7 @@ def node_hash() -> str:
 
 
 def bf16_speedup(device: torch.device) -> float:
-    """Time of a small convolution, forward and backward, in fp32 over bf16; one thread, fastest of a few rounds."""
+    """Time of a small convolution, forward and backward, in fp32 over bf16; one thread, fastest rounds."""
     threads_before = torch.get_num_threads()
     torch.set_num_threads(1)  # two threads on a busy machine time the other processes
     try:
@@ -159,7 +159,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 @functools.cache
 def git_state() -> tuple[str | None, bool | None]:
-    """(revision, has uncommitted changes) of the checkout this package runs from; (None, None) if installed."""
+    """(revision, whether files differ from it) of the checkout we run from; (None, None) if installed."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None, None

@@ -1,0 +1,58 @@
+"""What comes out of a trial: result.json, its statuses, and when an existing one counts. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rdc.errors import UserError
+from rdc.files import read_json
+from rdc.spec import ModelSpec, Recipe
+
+SCHEMA_VERSION = 1
+RESULT_FILE = "result.json"
+STATUSES = ("ok", "rate_mismatch", "decode_mismatch", "failed")
+
+# The study's budget, against which every other one is undertrained.
+PAPER_STEPS, PAPER_BATCH_SIZE, PAPER_CROP_PX = 2_000_000, 32, 256
+
+
+def read_finished(folder: Path, *, spec_id: str) -> dict[str, Any] | None:
+    """The result of a trial that ended with numbers; None if it has to run (again).
+
+    A failed trial is None here: who starts it once more wants it tried once more.
+    """
+    result = read_any(folder)
+    if result is None or result.get("status") == "failed":
+        return None
+    known = result.get("schema_version") == SCHEMA_VERSION and result.get("status") in STATUSES
+    return result if known and result.get("spec_id") == spec_id else None
+
+
+def read_any(folder: Path) -> dict[str, Any] | None:
+    """Whatever result.json holds, if it can be read at all."""
+    try:
+        result = read_json(folder / RESULT_FILE)
+    except UserError:
+        return None
+    return result if isinstance(result, dict) else None
+
+
+def architecture_label(model: ModelSpec) -> str:
+    """A short readable name, such as 'conv 64-64-96/128 +0-1-0 mean-scale'; only arch_id is unique."""
+    depth = model.depth
+    parts = [model.transform.name, f"{'-'.join(map(str, depth.channels))}/{depth.latent_channels}"]
+    if any(depth.extra_layers):
+        parts.append(f"+{'-'.join(map(str, depth.extra_layers))}")
+    parts.append(model.entropy_model.name.removesuffix("_hyperprior").replace("_", "-"))
+    return " ".join(parts)
+
+
+def shares_of_paper(recipe: Recipe) -> dict[str, float]:
+    """How much of the study's training a recipe is, in per cent of its steps and of its pixels."""
+    pixels = recipe.steps * recipe.batch_size * recipe.crop_px**2
+    paper_pixels = PAPER_STEPS * PAPER_BATCH_SIZE * PAPER_CROP_PX**2
+    return {
+        "percent_of_paper_steps": 100 * recipe.steps / PAPER_STEPS,
+        "percent_of_paper_pixels": 100 * pixels / paper_pixels,
+    }

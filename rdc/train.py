@@ -1,0 +1,302 @@
+"""Training of one codec: steps, log lines, checkpoints, and the way back when the loss explodes."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rdc.data import PixelCache
+from rdc.learner import STATISTICS, Learner
+from rdc.loss import bits, rd_loss
+from rdc.metrics import finite_or_none, mse, psnr_db, to_8bit
+from rdc.models.codec import Codec
+from rdc.resume import MetricsLog, Progress, ResumePoint, save_resume
+from rdc.spec import RunSettings, TrialSpec
+
+_log = logging.getLogger(__name__)
+
+MAX_ROLLBACKS = 3
+ROLLBACK_RATE_FACTOR = 0.5
+SNAPSHOT_STEPS = 50
+# A mean loss this many times the best one so far is no training noise: images differ by less than 20 times.
+EXPLODED_FACTOR = 50.0
+VALIDATION_SIDE_PX = 256
+VALIDATION_IMAGES = 32
+SLOPE_SHARE = 0.2
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss exploded again after every roll-back; the text names the cause and the step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """Means over the validation images; bpp is estimated from likelihoods."""
+
+    rd_loss: float
+    bpp: float
+    psnr_db: float
+    images: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainLog:
+    """What training says about itself. rd_loss_slope_per_1k_steps: negative means still improving."""
+
+    steps: int
+    wall_s: float
+    micro_batch: int
+    rd_loss_slope_per_1k_steps: float | None
+    rollbacks: list[dict[str, Any]]
+    resumed_at_steps: list[int]
+
+
+def train(
+    codec: Codec,
+    spec: TrialSpec,
+    run: RunSettings,
+    *,
+    crops: PixelCache,
+    validation: PixelCache,
+    metrics: MetricsLog,
+    resume: ResumePoint | None = None,
+) -> TrainLog:
+    """Train in place, and leave the averaged weights in the codec. Raises TrainingDiverged."""
+    trainer = _Trainer(codec, spec, run, crops=crops, validation=validation, metrics=metrics)
+    if resume is not None:
+        trainer.continue_from(resume)
+    with _fast_kernels():
+        trainer.run_to_the_end()
+    trainer.learner.adopt_average()
+    progress = trainer.progress
+    return TrainLog(
+        steps=progress.step,
+        wall_s=progress.elapsed_s,
+        micro_batch=trainer.learner.micro_batch,
+        rd_loss_slope_per_1k_steps=rd_loss_slope(metrics.rows(), spec.recipe.steps),
+        rollbacks=progress.rollbacks,
+        resumed_at_steps=progress.resumed_at_steps,
+    )
+
+
+class _Trainer:
+    def __init__(
+        self,
+        codec: Codec,
+        spec: TrialSpec,
+        run: RunSettings,
+        *,
+        crops: PixelCache,
+        validation: PixelCache,
+        metrics: MetricsLog,
+    ) -> None:
+        codec.set_transform_precision(spec.precision)
+        codec.train()
+        self.learner = Learner(codec, spec.recipe, lmbda=spec.lmbda, seed=spec.seed)
+        self.progress = Progress()
+        self._spec = spec
+        self._run = run
+        self._crops = crops
+        self._validation = validation
+        self._metrics = metrics
+        self._device = next(codec.parameters()).device
+        self._window = torch.zeros(len(STATISTICS), device=self._device)
+        self._good = self._snapshot()
+        self._last_tick_s = self._last_save_s = time.monotonic()
+        self._timed_steps, self._timed_s = 0, 0.0
+
+    def continue_from(self, resume: ResumePoint) -> None:
+        self._restore(resume)
+        self.progress.resumed_at_steps.append(self.progress.step)
+        self._good = self._snapshot()
+        self._metrics.event("resume", step=self.progress.step)
+
+    def run_to_the_end(self) -> None:
+        steps, run = self._spec.recipe.steps, self._run
+        while self.progress.step < steps:
+            self._one_step()
+            step = self.progress.step
+            if (step % run.log_every == 0 or step == steps) and not self._log_window():
+                continue
+            if run.validate_every and step % run.validate_every == 0 and step < steps:
+                self._validate()
+            if time.monotonic() - self._last_save_s >= run.checkpoint_every_s or step == steps:
+                self._save()
+
+    def _one_step(self) -> None:
+        step, recipe = self.progress.step, self._spec.recipe
+        x = self._crops.crops_uint8(step, recipe.batch_size, recipe.crop_px, self._spec.seed)
+        x = x.to(self._device, non_blocking=True).float().div_(255)
+        self._window += self._update(x, step)
+        self.progress.step += 1
+        self.progress.window_steps += 1
+        self._timed_steps += 1
+
+    def _update(self, x: Tensor, step: int) -> Tensor:
+        """One step; where the device's memory is too small, the same step in smaller parts from now on."""
+        while True:
+            try:
+                return self.learner.update(x, step)
+            except torch.OutOfMemoryError:
+                if self.learner.micro_batch == 1:
+                    raise
+                self.learner.micro_batch = -(-self.learner.micro_batch // 2)
+                torch.cuda.empty_cache()
+                _log.warning("out of device memory: now %d images per pass", self.learner.micro_batch)
+                self._metrics.event("micro_batch", step=step, micro_batch=self.learner.micro_batch)
+
+    def _log_window(self) -> bool:
+        """Write the means since the last line; False if they made training go back."""
+        progress = self.progress
+        loss, bpp, mse_mean, aux_loss = (value / progress.window_steps for value in self._window.tolist())
+        total = rd_loss(bpp, mse_mean, self._spec.lmbda)
+        cause = self._what_is_wrong(loss, total, step=progress.step)
+        if cause is not None:
+            self._roll_back(cause)
+            return False
+        progress.best_rd_loss = min(total, progress.best_rd_loss or math.inf)
+        self._write_line(loss=loss, bpp=bpp, mse=mse_mean, rd_loss_=total, aux_loss=aux_loss)
+        self._window.zero_()
+        progress.window_steps = 0
+        if progress.step - self._good.progress.step >= SNAPSHOT_STEPS and self.learner.is_finite():
+            self._good = self._snapshot()
+        return True
+
+    def _write_line(self, *, loss: float, bpp: float, mse: float, rd_loss_: float, aux_loss: float) -> None:
+        self._tick()
+        progress, recipe = self.progress, self._spec.recipe
+        step_s = self._timed_s / max(1, self._timed_steps)
+        self._metrics.points(
+            progress.step,
+            **{
+                "train/loss": loss,
+                "train/bpp": bpp,
+                "train/mse": mse,
+                "train/psnr_db": finite_or_none(psnr_db(mse)),
+                "train/rd_loss": rd_loss_,
+                "train/aux_loss": aux_loss,
+                "train/lr": self.learner.learning_rate(progress.step - 1),
+                "train/images_per_s": round(recipe.batch_size / max(step_s, 1e-9), 3),
+                "eta_s": round(step_s * (recipe.steps - progress.step), 1),
+            },
+        )
+
+    def _what_is_wrong(self, loss: float, total: float, *, step: int) -> str | None:
+        if not (math.isfinite(loss) and math.isfinite(total)):
+            return f"the loss is not finite before step {step}"
+        best = self.progress.best_rd_loss
+        if best is not None and total > EXPLODED_FACTOR * best:
+            return (
+                f"rd_loss {total:.3g} at step {step} is over {EXPLODED_FACTOR:.0f} times the best, {best:.3g}"
+            )
+        return None
+
+    def _roll_back(self, cause: str) -> None:
+        """Weights and optimisers of the last good state, and half the learning rate."""
+        self._tick()
+        step, elapsed_s, rollbacks = self.progress.step, self.progress.elapsed_s, self.progress.rollbacks
+        if len(rollbacks) >= MAX_ROLLBACKS:
+            raise TrainingDiverged(
+                f"{cause}; gave up after {MAX_ROLLBACKS} roll-backs with lower learning rates"
+            )
+        rate_scale = self.learner.rate_scale * ROLLBACK_RATE_FACTOR
+        self._restore(self._good)
+        self.learner.rate_scale = rate_scale
+        self.progress.elapsed_s = elapsed_s
+        rate = self.learner.learning_rate(self.progress.step)
+        rollback = {"step": step, "to_step": self.progress.step, "cause": cause, "learning_rate": rate}
+        self.progress.rollbacks = [*rollbacks, rollback]
+        self._metrics.event("rollback", **rollback)
+        _log.warning("rolled back to step %d: %s", self.progress.step, cause)
+
+    def _validate(self) -> None:
+        with self.learner.averaged() as codec:
+            codec.update(force=True, update_quantiles=True)
+            result = validate(codec, self._validation, self._spec.lmbda)
+        write_validation(self._metrics, self.progress.step, result)
+
+    def _save(self) -> None:
+        """Write resume.pt, unless the weights are already broken and the next log line will find out."""
+        self._tick()
+        if self.learner.is_finite():
+            save_resume(Path(self._run.folder), self._snapshot(), spec_id=self._spec.spec_id)
+        self._last_save_s = time.monotonic()
+
+    def _snapshot(self) -> ResumePoint:
+        progress = dataclasses.replace(self.progress, window=self._window.tolist())
+        return ResumePoint(progress, self.learner.state(), self._metrics.size_bytes)
+
+    def _restore(self, point: ResumePoint) -> None:
+        self.learner.restore(point.learner)
+        self.progress = dataclasses.replace(
+            point.progress,
+            rollbacks=list(point.progress.rollbacks),
+            resumed_at_steps=list(point.progress.resumed_at_steps),
+        )
+        self._window = torch.tensor(point.progress.window, device=self._device)
+
+    def _tick(self) -> None:
+        now_s = time.monotonic()
+        self.progress.elapsed_s += now_s - self._last_tick_s
+        self._timed_s += now_s - self._last_tick_s
+        self._last_tick_s = now_s
+
+
+@torch.no_grad()
+def validate(codec: Codec, images: PixelCache, lmbda: float) -> Validation:
+    """Estimated rate and 8-bit rounded pixels, on the centres of at most VALIDATION_IMAGES images."""
+    device = next(codec.parameters()).device
+    was_training = codec.training
+    codec.eval()
+    rates, errors = [], []
+    for index in range(min(len(images), VALIDATION_IMAGES)):
+        x = _centre(images.tensor(index)).to(device)
+        output = codec(x)
+        rates.append(float(bits(output["likelihoods"])) / (x.shape[-2] * x.shape[-1]))
+        errors.append(mse(to_8bit(x), to_8bit(output["x_hat"])))
+    codec.train(was_training)
+    losses = [rd_loss(bpp, error, lmbda) for bpp, error in zip(rates, errors, strict=True)]
+    return Validation(
+        rd_loss=float(np.mean(losses)),
+        bpp=float(np.mean(rates)),
+        psnr_db=float(np.mean([psnr_db(error) for error in errors])),
+        images=len(losses),
+    )
+
+
+def write_validation(metrics: MetricsLog, step: int, result: Validation) -> None:
+    values = {"rd_loss": result.rd_loss, "bpp": result.bpp, "psnr_db": finite_or_none(result.psnr_db)}
+    metrics.points(step, **{f"val/{name}": value for name, value in values.items()})
+
+
+def rd_loss_slope(rows: list[dict[str, Any]], steps: int) -> float | None:
+    """Least-squares slope of the training rd_loss over the last fifth of the steps, per 1,000 steps.
+
+    None with fewer than 3 logged points. After a roll-back the later of two lines of one step counts.
+    """
+    points = {row["step"]: row["train/rd_loss"] for row in rows if "train/rd_loss" in row}
+    late = sorted((step, value) for step, value in points.items() if step > (1 - SLOPE_SHARE) * steps)
+    if len(late) < 3:
+        return None
+    at, values = np.array(late).T
+    return float(np.polyfit(at, values, 1)[0] * 1000)
+
+
+def _centre(x: Tensor) -> Tensor:
+    """The middle of an image, at most VALIDATION_SIDE_PX on each side."""
+    height, width = (min(side, VALIDATION_SIDE_PX) for side in x.shape[-2:])
+    top, left = (x.shape[-2] - height) // 2, (x.shape[-1] - width) // 2
+    return x[..., top : top + height, left : left + width]
+
+
+def _fast_kernels() -> Any:
+    """On CUDA let cuDNN try its kernels on the first steps: all steps have the same shapes."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True)

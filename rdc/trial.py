@@ -1,0 +1,316 @@
+"""One trial from spec to result.json. `python -m rdc.trial PAYLOAD.json` runs one by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rdc.checkpoint import load_model, save_model
+from rdc.complexity import measure
+from rdc.data import ImageSet, PixelCache, split
+from rdc.errors import UserError
+from rdc.evaluate import Evaluation, evaluate
+from rdc.files import atomic_write_json, read_json
+from rdc.fresh_decode import decodes_alike
+from rdc.machine import device_name, environment, node_hash, resolve_device, set_threads
+from rdc.models.codec import Codec, build
+from rdc.result import (
+    RESULT_FILE,
+    SCHEMA_VERSION,
+    architecture_label,
+    read_any,
+    read_finished,
+    shares_of_paper,
+)
+from rdc.resume import MetricsLog, ResumePoint, drop_resume, open_resume
+from rdc.spec import RunSettings, TrialSpec, parse, parse_trial, to_plain
+from rdc.train import TrainLog, Validation, train, validate, write_validation
+
+_log = logging.getLogger(__name__)
+
+SPEC_FILE, MODEL_FILE, LOG_FILE, GRID_FILE = (
+    "spec.json",
+    "model.safetensors",
+    "log.txt",
+    "reconstructions.png",
+)
+
+
+def run_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """run_trial from plain JSON: {"spec": TrialSpec.to_dict(), "run": RunSettings as a dict}."""
+    spec = parse_trial(payload["spec"])
+    return run_trial(spec, parse(RunSettings, dict(payload["run"]), where="run"))
+
+
+def run_trial(spec: TrialSpec, run: RunSettings) -> dict[str, Any]:
+    """Train, code, measure; returns what result.json in run.folder then holds.
+
+    A finished trial is read, not run again. A failed one gives a result too: status "failed" and the cause.
+    """
+    folder = Path(run.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    finished = read_finished(folder, spec_id=spec.spec_id)
+    if finished is not None:
+        return finished
+    attempt = 1 + int((read_any(folder) or {}).get("attempt", 0))
+    atomic_write_json(folder / SPEC_FILE, spec.to_dict())
+    with _logging_to(folder / LOG_FILE):
+        try:
+            result = _Trial(spec, run).run()
+            drop_resume(folder)
+        except Exception as error:  # a failed trial is data; the sweep goes on
+            _log.error("trial %s failed:\n%s", spec.spec_id, traceback.format_exc())
+            result = _failure(spec, error)
+    result = {**_identity(spec), **result, "attempt": attempt}
+    atomic_write_json(folder / RESULT_FILE, result)
+    return result
+
+
+class _Trial:
+    """The steps of a trial in order, and what they hand to each other."""
+
+    def __init__(self, spec: TrialSpec, run: RunSettings) -> None:
+        self.spec = spec
+        self.run_settings = run
+        self.folder = Path(run.folder)
+        self.device = resolve_device(run.device)
+        self.metrics = MetricsLog(self.folder)
+
+    def run(self) -> dict[str, Any]:
+        set_threads(self.run_settings.threads)
+        resume = self._open_resume()
+        self._phase("data")
+        train_set, validation_set, eval_set = self._image_sets()
+        crops, validation_images, eval_images = (
+            PixelCache(images, cache_gb=self.run_settings.cache_gb)
+            for images in (train_set, validation_set, eval_set)
+        )
+        self._phase("train")
+        started_at = time.time()
+        codec = self._build()
+        log = train(
+            codec,
+            self.spec,
+            self.run_settings,
+            crops=crops,
+            validation=validation_images,
+            metrics=self.metrics,
+            resume=resume,
+        )
+        codec.update(force=True, update_quantiles=True)
+        validation = validate(codec, validation_images, self.spec.lmbda)
+        write_validation(self.metrics, log.steps, validation)
+        training = self._training(log, validation, started_at)
+        self._save(codec, log)
+        self._phase("evaluate")
+        evaluation = evaluate(
+            codec,
+            eval_images,
+            lmbda=self.spec.lmbda,
+            with_ms_ssim=self.run_settings.ms_ssim,
+            grid=self.folder / GRID_FILE,
+        )
+        self._phase("fresh_decode")
+        fresh_decode, difference = self._fresh_decode(evaluation)
+        self._phase("done")
+        return {
+            "status": _status(evaluation, fresh_decode),
+            "training": training,
+            "evaluation": {
+                "dataset": eval_set.name,
+                "dataset_hash": eval_set.content_hash,
+                "images": len(eval_set),
+                **evaluation.to_dict(),
+                "fresh_decode": fresh_decode,
+            },
+            "complexity": measure(codec.spec).to_dict(),
+            "data": {
+                "train": train_set.to_result(),
+                "validation": validation_set.to_result(),
+                "eval": eval_set.to_result(),
+            },
+            "environment": environment(self.device),
+            "error": _mismatch(evaluation, difference),
+        }
+
+    def _open_resume(self) -> ResumePoint | None:
+        point, damage = open_resume(self.folder, spec_id=self.spec.spec_id, device=self.device)
+        self.metrics.truncate(point.metrics_bytes if point else 0)
+        if damage is not None:
+            _log.warning(damage)
+            self.metrics.event("resume_damaged", cause=damage)
+        return point
+
+    def _phase(self, phase: str) -> None:
+        self.metrics.event("phase", phase=phase)
+
+    def _image_sets(self) -> tuple[ImageSet, ImageSet, ImageSet]:
+        """(training, validation, evaluation), each checked against the ids in the spec."""
+        run = self.run_settings
+        train_set, eval_set = ImageSet.load(run.train_manifest), ImageSet.load(run.eval_manifest)
+        for path, found, wanted in (
+            (run.train_manifest, train_set.content_hash, self.spec.train_data),
+            (run.eval_manifest, eval_set.content_hash, self.spec.eval_data),
+        ):
+            if found != wanted:
+                raise UserError(
+                    f"{path}: holds images {found}, the trial was planned with {wanted}; plan it anew"
+                )
+        if run.validation_manifest is not None:
+            return train_set, ImageSet.load(run.validation_manifest), eval_set
+        return *split(train_set), eval_set
+
+    def _build(self) -> Codec:
+        torch.manual_seed(self.spec.seed)
+        codec = build(self.spec.model)
+        warm_start, path = self.spec.warm_start, self.run_settings.warm_start_checkpoint
+        if warm_start is not None:
+            if path is None:
+                raise UserError("run.warm_start_checkpoint is missing: the trial starts from trained weights")
+            _load_warm_start(codec, Path(path), sha256=warm_start.checkpoint_sha256)
+        return codec.to(self.device)
+
+    def _save(self, codec: Codec, log: TrainLog) -> None:
+        spec = self.spec
+        extra = {
+            "spec_id": spec.spec_id,
+            "lmbda": spec.lmbda,
+            "precision": spec.precision,
+            "budget": self.run_settings.budget_name,
+            "steps": log.steps,
+            "train_data": spec.train_data,
+        }
+        save_model(self.folder / MODEL_FILE, codec, extra=extra)
+
+    def _fresh_decode(self, evaluation: Evaluation) -> tuple[dict[str, Any], str | None]:
+        wanted = self.run_settings.fresh_decode_images
+        count = len(evaluation.files) if wanted < 0 else min(wanted, len(evaluation.files))
+        if count == 0:
+            return {"images": 0, "identical": None}, None
+        identical, difference = decodes_alike(
+            self.folder / MODEL_FILE,
+            evaluation.files[:count],
+            evaluation.pixel_sha256[:count],
+            device=self.device.type,
+            threads=self.run_settings.threads,
+        )
+        return {"images": count, "identical": identical}, difference
+
+    def _training(self, log: TrainLog, validation: Validation, started_at: float) -> dict[str, Any]:
+        recipe, run = self.spec.recipe, self.run_settings
+        return {
+            "budget": run.budget_name,
+            "steps": log.steps,
+            "batch_size": recipe.batch_size,
+            "micro_batch": log.micro_batch,
+            "crop_px": recipe.crop_px,
+            "images_seen": log.steps * recipe.batch_size,
+            "wall_s": round(log.wall_s, 3),
+            "started_at": round(started_at, 3),
+            "ended_at": round(time.time(), 3),
+            "node": node_hash(),
+            "device": device_name(self.device),
+            "threads": run.threads,
+            "precision": self.spec.precision,
+            **shares_of_paper(recipe),
+            "val_rd_loss": validation.rd_loss,
+            "val_images": validation.images,
+            "rd_loss_slope_per_1k_steps": log.rd_loss_slope_per_1k_steps,
+            "rollbacks": log.rollbacks,
+            "resumed_at_steps": log.resumed_at_steps,
+            "peak_memory_mb": _peak_memory_mb(self.device),
+        }
+
+
+def _identity(spec: TrialSpec) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "spec_id": spec.spec_id,
+        "curve_id": spec.curve_id,
+        "arch_id": spec.arch_id,
+        "label": architecture_label(spec.model),
+        "family": spec.model.family,
+        "spec": spec.to_dict(),
+        "warm_start": to_plain(spec.warm_start),
+    }
+
+
+def _status(evaluation: Evaluation, fresh_decode: Mapping[str, Any]) -> str:
+    if fresh_decode["identical"] is False:
+        return "decode_mismatch"
+    return "ok" if evaluation.rate_agrees else "rate_mismatch"
+
+
+def _mismatch(evaluation: Evaluation, difference: str | None) -> dict[str, Any] | None:
+    if difference is not None:
+        return {"class": "DecodeMismatch", "message": difference, "log": LOG_FILE}
+    if not evaluation.rate_agrees:
+        text = f"the coded payload differs from the estimate by {evaluation.rate_gap_pct:.2f} %"
+        return {"class": "RateMismatch", "message": text, "log": LOG_FILE}
+    return None
+
+
+def _failure(spec: TrialSpec, error: Exception) -> dict[str, Any]:
+    message = " ".join(str(error).split())
+    return {
+        "status": "failed",
+        "environment": environment(torch.device("cpu")),
+        "error": {"class": type(error).__name__, "message": message, "log": LOG_FILE},
+    }
+
+
+def _load_warm_start(codec: Codec, path: Path, *, sha256: str) -> None:
+    import hashlib
+
+    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+    if found != sha256:
+        raise UserError(
+            f"{path}: is not the checkpoint that this trial was planned to start from; plan it anew"
+        )
+    trained, _ = load_model(path)
+    own = dict(codec.named_parameters())
+    weights = dict(trained.named_parameters())
+    if {n: p.shape for n, p in own.items()} != {n: p.shape for n, p in weights.items()}:
+        raise UserError(
+            f"{path}: holds another architecture than the trial; start from one of the same arch_id"
+        )
+    with torch.no_grad():
+        for name, weight in weights.items():
+            own[name].copy_(weight)
+
+
+def _peak_memory_mb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+@contextlib.contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Append this process's log records to the trial's own file while the block runs."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+        handler.close()
+
+
+if __name__ == "__main__":
+    print(json.dumps(run_payload(read_json(sys.argv[1])), indent=2))
