@@ -65,19 +65,6 @@ class ModelSpec:
         """transform/entropy_model/hyper_transform, the grouping of the study's Fig. 2."""
         return f"{self.transform.name}/{self.entropy_model.name}/{self.hyper_transform.name}"
 
-    @property
-    def label(self) -> str:
-        """Short readable name; two architectures of equal names and widths differ by a piece of their arch_id."""
-        widths = [str(channels) for channels in self.depth.channels]
-        text = f"{widths[0]}x{len(widths)}" if len(set(widths)) == 1 else "-".join(widths)
-        name = f"{self.transform.name} {self.entropy_model.name} {text}/{self.depth.latent_channels}"
-        if any(self.depth.extra_layers):
-            name += "+" + "".join(str(layers) for layers in self.depth.extra_layers)
-        components = (canonical(getattr(self, group)) for group in COMPONENT_GROUPS)
-        if any(set(component) != {"name"} for component in components):
-            name += f" #{arch_id(self)[:4]}"
-        return name
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:

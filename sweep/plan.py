@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import conf
 from rdc.errors import UserError
+from rdc.result import architecture_label
 from rdc.spec import COMPONENT_GROUPS, ModelSpec, RunSettings, TrialSpec, WarmStart, parse_model, to_plain
 from sweep.settings import Settings
 
@@ -57,7 +58,7 @@ class PlannedTrial:
 
     @property
     def label(self) -> str:
-        return self.spec.model.label
+        return architecture_label(self.spec.model)
 
     def to_dict(self) -> dict[str, Any]:
         """The trial's entry in sweep.json."""
