@@ -19,7 +19,6 @@ from analysis.schema import COLUMNS, FRONTIER_COLUMNS, RESULT_ARTIFACT, Column
 
 RUNS_FOLDER = Path("runs")
 MLFLOW_PREFIX = "mlflow:"
-_DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,7 +252,7 @@ def _read_mlflow(run_id: str) -> Source:
         from mlflow.exceptions import MlflowException
     except ImportError:
         raise AnalysisError(f"reading {MLFLOW_PREFIX}{run_id} needs mlflow: pip install 'rdc[all]'") from None
-    uri = os.environ.get("MLFLOW_TRACKING_URI", _DEFAULT_TRACKING_URI)
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{RUNS_FOLDER.resolve()}/mlflow.db"
     client = mlflow.MlflowClient(tracking_uri=uri)
     try:
         parent = client.get_run(run_id)

@@ -1,0 +1,131 @@
+"""Which trials may be compared with each other: one evaluation set, one budget, one lmbda, seeds averaged."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pandas as pd
+
+from analysis.errors import AnalysisError
+from analysis.rows import rate_savings, typed
+from analysis.schema import COLUMNS
+
+# The trade-off weight of the sweeps: where the study's models lie near 0.46 bpp on Kodak.
+USUAL_LMBDA = 0.013
+
+_GROUP = ["dataset_hash", "budget_id", "lmbda"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What the user insists on; None leaves the choice to `comparable`.
+
+    evaluation: name or hash of the evaluation set. budget: name or id.
+    """
+
+    lmbda: float | None = None
+    budget: str | None = None
+    evaluation: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Comparable trials.
+
+    reasons: for every trial of the table why it takes no part; '' for those that do.
+    message: one line if there was something to choose; '' otherwise.
+    """
+
+    rows: pd.DataFrame
+    reasons: pd.Series
+    message: str
+
+
+def comparable(frame: pd.DataFrame, objectives: list[str], choice: Choice | None = None) -> Selection:
+    """The largest group of trials that share evaluation set, budget and lmbda, or the one chosen."""
+    choice = choice or Choice()
+    reasons = _unusable(frame, objectives)
+    usable = frame[reasons == ""]
+    if usable.empty:
+        return Selection(usable, reasons, "")
+    wanted = usable
+    wanted = _keep(wanted, ["dataset", "dataset_hash"], choice.evaluation, "--eval")
+    wanted = _keep(wanted, ["budget", "budget_id"], choice.budget, "--budget")
+    if choice.lmbda is not None:
+        wanted = _keep(wanted, ["lmbda"], choice.lmbda, "--lmbda")
+    taken = _largest_group(wanted)
+    for name, text in zip(_GROUP, ("evaluation set", "budget", "lmbda"), strict=True):
+        other = (reasons == "") & (frame[name] != taken[name])
+        reasons = reasons.mask(other, f"other {text}")
+    return Selection(frame[reasons == ""], reasons, _message(usable, frame[reasons == ""]))
+
+
+def average_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per architecture: means of all measured columns, `seeds` counts what went in.
+
+    The rate savings are those of the averaged point; spec_ids are joined by ';'.
+    """
+    averaged = []
+    for _, group in rows.groupby("arch_id", sort=False):
+        row = {str(key): value for key, value in group.iloc[0].items()}
+        if len(group) > 1:
+            row |= {c.name: group[c.name].mean() for c in COLUMNS if c.kind == "float"}
+            row |= {"spec_id": ";".join(group["spec_id"])}
+            row |= rate_savings(row)
+        averaged.append({**row, "seeds": len(group)})
+    return typed(pd.DataFrame(averaged, columns=[*rows.columns, "seeds"]))
+
+
+def _unusable(frame: pd.DataFrame, objectives: list[str]) -> pd.Series:
+    reasons = pd.Series("", index=frame.index, dtype=object)
+    for name in objectives:
+        reasons = reasons.mask(frame[name].isna(), f"no value for {name}")
+    return reasons.mask(frame["status"] != "ok", "status " + frame["status"])
+
+
+def _keep(frame: pd.DataFrame, names: list[str], value: str | float | None, option: str) -> pd.DataFrame:
+    if value is None:
+        return frame
+    kept = frame[(frame[names] == value).any(axis=1)]
+    if kept.empty:
+        known = sorted({str(entry) for name in names for entry in frame[name]})
+        raise AnalysisError(f"{option} {value}: no usable trial has it; there are {', '.join(known)}")
+    return kept
+
+
+def _largest_group(frame: pd.DataFrame) -> pd.Series:
+    """Most architectures; of equals the usual lmbda, then the first by name."""
+    groups = frame.groupby(_GROUP, sort=True)["arch_id"].nunique().reset_index(name="architectures")
+    groups["away"] = (groups["lmbda"] - USUAL_LMBDA).abs()
+    return groups.sort_values(["architectures", "away"], ascending=[False, True], kind="stable").iloc[0]
+
+
+def _message(usable: pd.DataFrame, taken: pd.DataFrame) -> str:
+    parts = []
+    for name, text, option in (
+        ("dataset_hash", "evaluation sets", "--eval"),
+        ("budget_id", "budgets", "--budget"),
+        ("lmbda", "lmbdas", "--lmbda"),
+    ):
+        known = _names(usable, name)
+        if len(known) > 1:
+            chosen = known[taken[name].iloc[0]]
+            parts.append(f"{text} {', '.join(known.values())}: taken {chosen} ({option} chooses)")
+    if not parts:
+        return ""
+    count = taken["arch_id"].nunique()
+    return f"not all trials are comparable: {'; '.join(parts)}; {count} architectures remain"
+
+
+def _names(frame: pd.DataFrame, name: str) -> dict[str | float, str]:
+    """Key -> what to call it: its name where that is unique, else name, warm start and key."""
+    if name == "lmbda":
+        return {value: f"{value:g}" for value in sorted(frame["lmbda"].unique())}
+    label = {"dataset_hash": "dataset", "budget_id": "budget"}[name]
+    firsts = frame.sort_values([label, name]).drop_duplicates(name)
+    alike = firsts[label].duplicated(keep=False) | (firsts[label] == "")
+    called = {}
+    for (_, row), ambiguous in zip(firsts.iterrows(), alike, strict=True):
+        warm = ", warm-started" if name == "budget_id" and row["warm_start"] else ""
+        called[row[name]] = f"{row[label]}{warm} [{row[name]}]".strip() if ambiguous else row[label]
+    return called

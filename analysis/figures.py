@@ -1,0 +1,222 @@
+"""Figures: the RDC scatter, rate saving, decode time, and RD curves beside their anchors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from analysis.anchors import Anchor
+from analysis.bdrate import Curve
+from analysis.files import atomic
+from analysis.labels import place_labels
+from analysis.pareto import frontier_mask
+from analysis.schema import column
+
+# Okabe and Ito's colours, which people with any colour vision can tell apart; yellow is too faint for points.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# From this ratio on a linear axis would press most points into a corner.
+LOG_RATIO = 4.0
+
+_AXIS_TEXT = {
+    "rd_loss": "rd_loss = bpp + lmbda 255² MSE  [bit/px]",
+    "kflop_per_px_dec": "decode complexity  [kFLOP/px]",
+    "rate_saving_vs_bpg_pct": "rate saving against BPG 4:4:4 at equal PSNR  [%]",
+    "time_dec_total_ms": "decode time, networks and entropy coding  [ms]",
+    "psnr_db": "PSNR, mean over images  [dB]",
+    "bpp": "rate of the coded file  [bit/px]",
+}
+_DEFAULT_FIGURES = (
+    ("frontier.png", "kflop_per_px_dec", "rd_loss"),
+    ("frontier_rate_saving.png", "kflop_per_px_dec", "rate_saving_vs_bpg_pct"),
+    ("frontier_time.png", "time_dec_total_ms", "rd_loss"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """Written figures, and one line for each that could not be drawn."""
+
+    files: tuple[Path, ...]
+    left_out: tuple[str, ...]
+
+
+def draw_frontier(architectures: pd.DataFrame, objectives: Sequence[str], folder: Path) -> Drawn:
+    """The three figures of a frontier report, and one more if the objectives are a plane of their own."""
+    files, left_out = [], []
+    wanted = list(_DEFAULT_FIGURES)
+    if len(objectives) == 2 and not {"kmac_per_px_dec", "kflop_per_px_dec"} & set(objectives):
+        first, second = objectives
+        if (second, first) not in {(x, y) for _, x, y in wanted}:
+            wanted.append((f"frontier_{first}_{second}.png", second, first))
+    for name, x, y in wanted:
+        points = architectures.dropna(subset=[x, y])
+        if len(points) < 1:
+            left_out.append(f"{name}: {_why_missing(architectures, x, y)}")
+            (folder / name).unlink(missing_ok=True)  # an older figure would show other trials
+        else:
+            files.append(_scatter(points, x, y, folder / name, len(architectures) - len(points)))
+    return Drawn(tuple(files), tuple(left_out))
+
+
+def _why_missing(architectures: pd.DataFrame, x: str, y: str) -> str:
+    if architectures.empty:
+        return "no trial can be compared"
+    name = y if architectures[y].isna().all() else x
+    notes = [note for note in architectures["rate_saving_note"].unique() if note]
+    if name.startswith("rate_saving") and notes:
+        return f"no architecture has {name} ({notes[0]})"
+    if name.startswith("time_"):
+        return "nothing was timed"
+    return f"no architecture has {name}"
+
+
+def _scatter(points: pd.DataFrame, x: str, y: str, path: Path, missing: int) -> Path:
+    """Architectures in one plane with that plane's own frontier as a step line."""
+    figure, axes = _new_figure()
+    best = _draw_points(axes, points, x, y)
+    # Between two architectures the cheaper one is what the money buys.
+    where: Literal["post", "pre"] = "post" if column(x).better == "low" else "pre"
+    axes.step(
+        best[x], best[y], where=where, color="0.3", linewidth=1.3, zorder=2, label="frontier in this plane"
+    )
+    axes.set_xlabel(axis_text(x))
+    axes.set_ylabel(axis_text(y))
+    _scale(axes, "x", points[x], force_log=x.startswith("k"))
+    _scale(axes, "y", points[y])
+    axes.set_title(_title(points, missing), fontsize=9.5, loc="left", color="0.25")
+    _legend(figure, axes)
+    labels = list(zip(best[x], best[y], best["label"], strict=True))
+    place_labels(axes, labels, points[[x, y]].to_numpy(dtype=np.float64))
+    return _save(figure, path)
+
+
+def _draw_points(axes: Axes, points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    """Filled markers on the plane's frontier, hollow ones behind it; returns the frontier by rising x."""
+    on_frontier = _plane_frontier(points, x, y)
+    for family, (colour, marker) in family_styles(points["family"]).items():
+        for filled in (False, True):
+            group = points[(points["family"] == family) & (on_frontier == filled)]
+            axes.scatter(
+                group[x],
+                group[y],
+                s=58 if filled else 40,
+                marker=marker,
+                facecolors=colour if filled else "white",
+                edgecolors="black" if filled else colour,
+                linewidths=1.0 if filled else 1.3,
+                zorder=4 if filled else 3,
+            )
+        axes.scatter([], [], s=50, marker=marker, color=colour, label=family)
+    axes.scatter(
+        [],
+        [],
+        s=40,
+        marker="o",
+        facecolors="white",
+        edgecolors="0.4",
+        label="hollow: dominated in this plane",
+    )
+    return points[on_frontier].sort_values(x)
+
+
+def draw_rd_curves(curves: Sequence[Curve], anchors: Sequence[Anchor], title: str, path: Path) -> Path:
+    """PSNR over rate: measured curves and points with markers, anchors as plain lines."""
+    figure, axes = _new_figure()
+    for anchor, line in zip(anchors, ("--", ":", "-."), strict=False):
+        axes.plot(
+            anchor.curve.bpp, anchor.curve.psnr_db, line, color="0.3", linewidth=1.3, label=anchor.title
+        )
+    for index, curve in enumerate(curves):
+        axes.plot(
+            curve.bpp,
+            curve.psnr_db,
+            linestyle="-" if len(curve.bpp) > 1 else "none",
+            marker=MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],
+            color=COLOURS[index % len(COLOURS)],
+            markersize=6,
+            linewidth=1.4,
+            label=curve.name,
+        )
+    bpp = [value for curve in curves for value in curve.bpp]
+    psnr_db = [value for curve in curves for value in curve.psnr_db]
+    # The view is that of our own points; an anchor may reach to 10 bpp.
+    axes.set_xlim(0.6 * min(bpp), 1.6 * max(bpp))
+    axes.set_ylim(min(psnr_db) - 1.5, max(psnr_db) + 2.5)
+    axes.set_xlabel(axis_text("bpp"))
+    axes.set_ylabel(axis_text("psnr_db"))
+    _scale(axes, "x", pd.Series(bpp), force_log=True)
+    axes.set_title(title, fontsize=9.5, loc="left", color="0.25")
+    _legend(figure, axes)
+    return _save(figure, path)
+
+
+def family_styles(families: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of every family, by name, so that figures agree with each other."""
+    return {
+        family: (COLOURS[index % len(COLOURS)], MARKERS[(index + index // len(COLOURS)) % len(MARKERS)])
+        for index, family in enumerate(sorted(set(families)))
+    }
+
+
+def axis_text(name: str) -> str:
+    return _AXIS_TEXT.get(name) or f"{name}  [{column(name).unit}]"
+
+
+def _plane_frontier(points: pd.DataFrame, x: str, y: str) -> pd.Series:
+    signs = [1.0 if column(name).better == "low" else -1.0 for name in (x, y)]
+    return pd.Series(frontier_mask(points[[x, y]].to_numpy(dtype=np.float64) * signs), index=points.index)
+
+
+def _title(points: pd.DataFrame, missing: int) -> str:
+    first = points.iloc[0]
+    images = "" if pd.isna(first["eval_images"]) else f" ({first['eval_images']} images)"
+    parts = [f"{first['dataset'] or 'evaluation set not named'}{images}", f"lmbda {first['lmbda']:g}"]
+    if first["budget"]:
+        steps = "" if pd.isna(first["steps"]) else f" ({first['steps']:,} steps)"
+        parts.append(f"budget {first['budget']}{steps}")
+    if missing:
+        parts.append(f"{missing} architectures without this value")
+    return ", ".join(parts)
+
+
+def _new_figure() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(8.4, 5.6), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.grid(visible=True, which="major", color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _scale(axes: Axes, which: str, values: pd.Series, *, force_log: bool = False) -> None:
+    positive = bool((values > 0).all())
+    if not positive or not (force_log or values.max() / values.min() > LOG_RATIO):
+        return
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    handles, names = axes.get_legend_handles_labels()
+    columns = 3 if max(map(len, names)) < 34 else 2
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=8.5)
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png")
+    return path

@@ -1,0 +1,128 @@
+"""The frontier of a table of trials: computed, written as CSV, drawn, and printed with what it rests on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from analysis import figures, text
+from analysis.comparable import Choice, Selection, average_seeds, comparable
+from analysis.errors import AnalysisError
+from analysis.files import write_csv
+from analysis.load import Source, read
+from analysis.pareto import dominators, frontier_mask
+from analysis.schema import FRONTIER_COLUMNS, column, objective_names
+
+DEFAULT_OBJECTIVES = ("rd_loss", "kmac_per_px_dec")
+
+
+@dataclasses.dataclass(frozen=True)
+class FrontierReport:
+    """What `write_report` found and wrote.
+
+    trials: every trial, with on_frontier, dominated_by and off_frontier_reason.
+    architectures: the compared ones, seeds averaged, with on_frontier and dominated_by.
+    frontier: those that nobody dominates, cheapest last objective first.
+    files: the written files. text: what was, or would have been, printed.
+    """
+
+    folder: Path
+    trials: pd.DataFrame
+    architectures: pd.DataFrame
+    frontier: pd.DataFrame
+    files: tuple[Path, ...]
+    text: str
+
+
+def write_report(folder: str | Path, *, print_table: bool = True) -> FrontierReport:
+    """trials.csv, frontier.csv and the figures of a sweep folder, written into it.
+
+    A sweep without a usable trial gives an empty frontier; one without any result raises AnalysisError.
+    """
+    return report(read(folder), Path(folder), print_table=print_table)
+
+
+def report(
+    source: Source,
+    folder: Path,
+    *,
+    objectives: Sequence[str] = DEFAULT_OBJECTIVES,
+    choice: Choice | None = None,
+    print_table: bool = True,
+) -> FrontierReport:
+    """Compute, write and print; the output folder is made if needed."""
+    names = check_objectives(objectives)
+    selection = comparable(source.frame, names, choice)
+    architectures = rank(average_seeds(selection.rows), names)
+    frontier = architectures[architectures["on_frontier"]].sort_values(names[::-1], kind="stable")
+    trials = mark(source.frame, selection, architectures)
+    files = [
+        write_csv(
+            frontier.drop(columns=[c.name for c in FRONTIER_COLUMNS if c.name in frontier]),
+            folder / "frontier.csv",
+        ),
+        write_csv(trials, folder / "trials.csv"),
+    ]
+    drawn = figures.draw_frontier(architectures, names, folder)
+    printed = text.frontier_text(
+        source,
+        trials,
+        architectures,
+        frontier,
+        names,
+        selection.message,
+        [*files, *drawn.files],
+        drawn.left_out,
+    )
+    if print_table:
+        print(printed)
+    return FrontierReport(folder, trials, architectures, frontier, (*files, *drawn.files), printed)
+
+
+def check_objectives(objectives: Sequence[str]) -> list[str]:
+    """The names, if every one is a column with a direction."""
+    known = objective_names()
+    for name in objectives:
+        if name not in known:
+            raise AnalysisError(f"objective {name!r} is not known; objectives: {', '.join(known)}")
+    if len(set(objectives)) < max(2, len(objectives)):
+        raise AnalysisError(f"objectives {','.join(objectives)}: name at least two different ones")
+    return list(objectives)
+
+
+def rank(architectures: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
+    """Add on_frontier and dominated_by (an arch_id) to one row per architecture."""
+    cost = costs(architectures, objectives)
+    mask = frontier_mask(cost)
+    ids = architectures["arch_id"].to_numpy(dtype=object)
+    beaten_by = ["" if index < 0 else ids[index] for index in dominators(cost, mask)]
+    return architectures.assign(on_frontier=mask, dominated_by=np.array(beaten_by, dtype=object))
+
+
+def costs(frame: pd.DataFrame, objectives: Sequence[str]) -> npt.NDArray[np.float64]:
+    """(n, k), every column low-is-better."""
+    signs = [1.0 if column(name).better == "low" else -1.0 for name in objectives]
+    return frame[list(objectives)].to_numpy(dtype=np.float64) * signs
+
+
+def mark(trials: pd.DataFrame, selection: Selection, architectures: pd.DataFrame) -> pd.DataFrame:
+    """All trials with the fate of their architecture, or why they took no part."""
+    fate = architectures.set_index("arch_id")
+    took_part = selection.reasons == ""
+    marked = trials.assign(
+        on_frontier=took_part & trials["arch_id"].isin(fate.index[fate["on_frontier"]]),
+        dominated_by=trials["arch_id"].map(fate["dominated_by"]).where(took_part, ""),
+        off_frontier_reason=selection.reasons,
+    )
+    front = ["spec_id", "label", "family", "status", *(c.name for c in FRONTIER_COLUMNS)]
+    rest = [name for name in marked.columns if name not in front]
+    return (
+        marked[front + rest]
+        .sort_values(["kmac_per_px_dec", "lmbda", "seed"], kind="stable")
+        .reset_index(drop=True)
+    )

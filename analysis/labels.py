@@ -1,0 +1,71 @@
+"""Names beside points without one lying on another, on a point, or outside the axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.transforms import Bbox
+
+# Directions tried around a point, the usual reading position first, then farther out with a leader line.
+_ANGLES_DEG = (35, -35, 145, -145, 90, -90, 0, 180)
+_RADII_PX = (13, 24, 40, 62, 90, 125)
+_POINT_PX = 6.0
+
+
+def place_labels(
+    axes: Axes, labels: Sequence[tuple[float, float, str]], obstacles: npt.NDArray[np.float64]
+) -> list[str]:
+    """Write each (x, y, text) near its point; returns the texts for which there was no room.
+
+    obstacles: (n, 2) data coordinates of all points, which no label may cover.
+    """
+    figure = axes.figure
+    figure.canvas.draw()  # the layout must be settled before positions in pixels mean anything
+    scale = figure.dpi / 100.0
+    inside = axes.get_window_extent()
+    taken = [_around(axes.transData.transform(point), _POINT_PX * scale) for point in obstacles]
+    left_out = []
+    for x, y, text in labels:
+        if not _place_one(axes, (x, y), text, inside, taken, scale):
+            left_out.append(text)
+    return left_out
+
+
+def _place_one(
+    axes: Axes, point: tuple[float, float], text: str, inside: Bbox, taken: list[Bbox], scale: float
+) -> bool:
+    for radius_px in _RADII_PX:
+        for angle_deg in _ANGLES_DEG:
+            direction = np.array([np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))])
+            offset = radius_px * scale * direction
+            label = axes.annotate(
+                text,
+                point,
+                xytext=tuple(offset * 72 / axes.figure.dpi),
+                textcoords="offset points",
+                ha="left" if direction[0] > 0.1 else "right" if direction[0] < -0.1 else "center",
+                va="bottom" if direction[1] > 0.1 else "top" if direction[1] < -0.1 else "center",
+                fontsize=8,
+                color="0.15",
+                arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.7}
+                if radius_px > _RADII_PX[0]
+                else None,
+                zorder=5,
+            )
+            box = label.get_window_extent().padded(1.5 * scale)
+            if _contains(inside, box) and not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                return True
+            label.remove()
+    return False
+
+
+def _around(center: npt.NDArray[np.float64], half_px: float) -> Bbox:
+    return Bbox([center - half_px, center + half_px])
+
+
+def _contains(outer: Bbox, inner: Bbox) -> bool:
+    return outer.x0 <= inner.x0 and inner.x1 <= outer.x1 and outer.y0 <= inner.y0 and inner.y1 <= outer.y1
