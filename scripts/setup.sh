@@ -10,6 +10,7 @@ venv=.venv
 asked=${PYTHON:-}
 started=$SECONDS
 export UV_PYTHON_DOWNLOADS=never # the interpreter is the user's choice, never a surprise download
+export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-true} # a company network may have a certificate of its own
 
 runs() { "$@" >/dev/null 2>&1; }
 
