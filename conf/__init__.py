@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
+import functools
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -167,22 +168,36 @@ _NOT_SEPARABLE = object()
 
 def _sort_overrides(point: list[str]) -> tuple[list[str], list[tuple[str, Any]], list[str]]:
     """A point's overrides as group choices, (dotted key, value) pairs, and those with +, ~ or @ in the key."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     choices, values, others = [], [], []
-    for text, override in zip(point, OverridesParser.create().parse_overrides(point), strict=True):
-        key = override.key_or_group
-        if key.partition(".")[0] not in MODEL_GROUPS:
-            raise UserError(f"space point {text!r}: a point chooses the model ({', '.join(MODEL_GROUPS)}), not {key}")
-        if override.is_sweep_override():
-            raise UserError(f"space point {text!r}: one point takes one value; {HOW_TO_SWEEP}")
-        if override.is_delete() or override.is_add() or override.is_force_add() or override.package:
+    for text in point:
+        kind, key, value = _parsed(text)
+        if kind == "other":
             others.append(text)
-        elif key in MODEL_GROUPS and isinstance(override.value(), str):
+        elif kind == "choice":
             choices.append(text)
         else:
-            values.append((key, override.value()))
+            values.append((key, value))
     return choices, values, others
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(text: str) -> tuple[str, str, Any]:
+    """("choice" | "value" | "other", key, value) of one override of a point."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if not isinstance(text, str):
+        raise UserError(f"space point override {text!r}: must be a text such as depth=n64")
+    override = OverridesParser.create().parse_override(text)
+    key = override.key_or_group
+    if key.partition(".")[0] not in MODEL_GROUPS:
+        raise UserError(f"space point {text!r}: a point chooses the model ({', '.join(MODEL_GROUPS)}), not {key}")
+    if override.is_sweep_override():
+        raise UserError(f"space point {text!r}: one point takes one value; {HOW_TO_SWEEP}")
+    if override.is_delete() or override.is_add() or override.is_force_add() or override.package:
+        return "other", key, None
+    if key in MODEL_GROUPS and isinstance(override.value(), str):
+        return "choice", key, None
+    return "value", key, override.value()
 
 
 def _assign(config: dict[str, Any], key: str, value: Any) -> bool:

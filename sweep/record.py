@@ -1,0 +1,133 @@
+"""The sweep's own files: its lock, sweep.json, and the results of trials whose process could not write one."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rdc.errors import UserError
+from rdc.files import atomic_write_json, read_json
+from rdc.result import RESULT_FILE, SCHEMA_VERSION, architecture_label, read_any, read_finished
+from rdc.spec import TrialSpec, to_plain
+from sweep.jobs import JobError
+from sweep.plan import PlannedTrial, SweepPlan
+
+SWEEP_FILE = "sweep.json"
+SWEEP_SCHEMA_VERSION = 1
+
+
+@contextlib.contextmanager
+def sweep_lock(folder: Path) -> Iterator[None]:
+    """One driver per sweep folder; UserError names who has it. Released however the process ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "driver.lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise UserError(
+                f"{folder} is in use by {holder}; wait until it has ended, stop it, or choose another name="
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def finished_result(trial: PlannedTrial) -> dict[str, Any] | None:
+    """The result of a trial that needs no further run; failed ones are tried once per command."""
+    return read_finished(trial.folder, spec_id=trial.spec.spec_id)
+
+
+def attempts(trial: PlannedTrial) -> int:
+    """How often the trial has ended, with or without numbers."""
+    return int((read_any(trial.folder) or {}).get("attempt", 0))
+
+
+def result_after(trial: PlannedTrial, attempts_before: int, error: JobError | None) -> dict[str, Any]:
+    """The result of a trial whose job has ended; writes a failed one where the job could not."""
+    finished = finished_result(trial)
+    if finished is not None:
+        return finished
+    written = read_any(trial.folder)
+    if written is not None and written.get("attempt", 0) > attempts_before:
+        return written
+    reason = error or JobError(kind="NoResult", message=f"the job ended without writing {RESULT_FILE}")
+    failed = _failed(trial.spec, reason, attempt=attempts_before + 1)
+    atomic_write_json(trial.folder / RESULT_FILE, failed)
+    return failed
+
+
+def read_sweep(folder: Path) -> dict[str, Any] | None:
+    """sweep.json of an earlier command, if there is one."""
+    path = folder / SWEEP_FILE
+    return dict(read_json(path)) if path.exists() else None
+
+
+def write_sweep(plan: SweepPlan, command: Sequence[str], versions: Mapping[str, Any]) -> dict[str, Any]:
+    """Record what is about to run. Trials of earlier commands under the same name stay listed."""
+    before = read_sweep(plan.folder) or {}
+    trials = {trial["spec_id"]: trial for trial in before.get("trials", [])}
+    trials.update({trial.spec.spec_id: trial.to_dict() for trial in plan.trials})
+    sweep = {
+        "schema_version": SWEEP_SCHEMA_VERSION,
+        "name": plan.settings.name,
+        "command": _shell(command),
+        "config": to_plain(plan.config),
+        "precision": plan.precision,
+        "lmbdas": list(plan.settings.lmbdas),
+        "planned": [trial.spec.spec_id for trial in plan.trials],
+        "trials": list(trials.values()),
+        "versions": {key: versions.get(key) for key in ("python", "torch", "compressai", "rdc", "semantics_version")},
+        "git_revision": versions.get("git_revision"),
+        "git_dirty": versions.get("git_dirty"),
+        "started_at": before.get("started_at") or time.time(),
+        "resumed_at": [*before.get("resumed_at", []), *([time.time()] if before else [])],
+        "ended_at": None,
+        "status": "running",
+    }
+    atomic_write_json(plan.folder / SWEEP_FILE, sweep)
+    return sweep
+
+
+def close_sweep(folder: Path, status: str) -> None:
+    """status: finished, or interrupted."""
+    sweep = read_sweep(folder)
+    if sweep is not None:
+        atomic_write_json(folder / SWEEP_FILE, {**sweep, "ended_at": time.time(), "status": status})
+
+
+def _failed(spec: TrialSpec, error: JobError, *, attempt: int) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "status": "failed",
+        "spec_id": spec.spec_id,
+        "curve_id": spec.curve_id,
+        "arch_id": spec.arch_id,
+        "label": architecture_label(spec.model),
+        "family": spec.model.family,
+        "spec": spec.to_dict(),
+        "warm_start": to_plain(spec.warm_start),
+        "error": {"class": error.kind, "message": error.message, "log": "log.txt"},
+        "attempt": attempt,
+    }
+
+
+def _shell(command: Sequence[str]) -> str:
+    import shlex
+
+    return shlex.join(command)
+
+
+def append_event(folder: Path, event: Mapping[str, Any]) -> None:
+    """One line in jobs.jsonl: when and where a job ran, for the record of what shared a node with what."""
+    with open(folder / "jobs.jsonl", "a") as file:
+        file.write(json.dumps(event) + "\n")
