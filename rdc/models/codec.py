@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
@@ -113,6 +114,21 @@ class Codec(nn.Module):
             x_hat: Tensor = self.g_s(y_hat.contiguous(memory_format=torch.channels_last))
         return x_hat.float()
 
+    def encoder_networks(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """All networks that `compress` runs, without the entropy coder: (y, z). For timing and counting."""
+        y = self.analysis(pad(x, self.stride)[0])
+        z: Tensor = self.entropy_model.encoder_networks(y)
+        return y, z
+
+    def decoder_networks(self, y_hat: Tensor, z_hat: Tensor) -> Tensor:
+        """All networks that `decompress` runs, without the entropy coder: x_hat, clipped but not cropped."""
+        self.entropy_model.decoder_networks(z_hat)
+        return self.synthesis(y_hat).clamp(0, 1)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The named networks; every parameter belongs to exactly one."""
+        return {"g_a": self.g_a, **self.entropy_model.parts(), "g_s": self.g_s}
+
     def update(self, force: bool = False, update_quantiles: bool = False) -> bool:
         """Build the coding tables from the weights; needed once after training, before coding."""
         updated: bool = self.entropy_model.update(force=force, update_quantiles=update_quantiles)
@@ -153,9 +169,9 @@ class Codec(nn.Module):
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def _precision(self, x: Tensor) -> AbstractContextManager[Any]:
-        return torch.autocast(
-            x.device.type, dtype=torch.bfloat16, enabled=self._transform_precision == "bf16"
-        )
+        if self._transform_precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(x.device.type, dtype=torch.bfloat16)
 
 
 def build(spec: ModelSpec) -> Codec:

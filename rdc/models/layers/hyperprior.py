@@ -126,6 +126,20 @@ class Hyperprior(nn.Module, abc.ABC):
                 )
         return self._values(y_symbols, mean)
 
+    def encoder_networks(self, y: Tensor) -> Tensor:
+        """What `compress` computes besides coding: z."""
+        z: Tensor = self.h_a(self.hyper_input(y))
+        self.mean_scale(z)
+        return z
+
+    def decoder_networks(self, z_hat: Tensor) -> None:
+        """What `decompress` computes besides decoding."""
+        self.mean_scale(z_hat)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The named networks in the order in which an encoder runs them."""
+        return {"h_a": self.h_a, "prior": self.entropy_bottleneck, "h_s": self.h_s}
+
     def rows(self, scale: Tensor) -> np.ndarray:
         """Scales -> rows of the Gaussian tables, int32 in the shape of scale."""
         levels = torch.tensor(coding.scale_levels(), dtype=torch.float64)
