@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -64,7 +63,7 @@ def draw_frontier(architectures: pd.DataFrame, objectives: Sequence[str], folder
             left_out.append(f"{name}: {_why_missing(architectures, x, y)}")
             (folder / name).unlink(missing_ok=True)  # an older figure would show other trials
         else:
-            files.append(_scatter(points, x, y, folder / name, len(architectures) - len(points)))
+            files.append(_scatter(points, x, y, folder / name, architectures))
     return Drawn(tuple(files), tuple(left_out))
 
 
@@ -80,30 +79,30 @@ def _why_missing(architectures: pd.DataFrame, x: str, y: str) -> str:
     return f"no architecture has {name}"
 
 
-def _scatter(points: pd.DataFrame, x: str, y: str, path: Path, missing: int) -> Path:
+def _scatter(points: pd.DataFrame, x: str, y: str, path: Path, every: pd.DataFrame) -> Path:
     """Architectures in one plane with that plane's own frontier as a step line."""
     figure, axes = _new_figure()
-    best = _draw_points(axes, points, x, y)
-    # Between two architectures the cheaper one is what the money buys.
-    where: Literal["post", "pre"] = "post" if column(x).better == "low" else "pre"
-    axes.step(
-        best[x], best[y], where=where, color="0.3", linewidth=1.3, zorder=2, label="frontier in this plane"
+    best = _draw_points(axes, points, x, y, family_styles(every["family"]))
+    (steps,) = axes.plot(
+        *_steps(best, x, y), color="0.3", linewidth=1.3, zorder=2, label="frontier in this plane"
     )
     axes.set_xlabel(axis_text(x))
     axes.set_ylabel(axis_text(y))
     _scale(axes, "x", points[x], force_log=x.startswith("k"))
     _scale(axes, "y", points[y])
-    axes.set_title(_title(points, missing), fontsize=9.5, loc="left", color="0.25")
+    axes.set_title(_title(points, len(every) - len(points)), fontsize=9.5, loc="left", color="0.25")
     _legend(figure, axes)
     labels = list(zip(best[x], best[y], best["label"], strict=True))
-    place_labels(axes, labels, points[[x, y]].to_numpy(dtype=np.float64))
+    place_labels(axes, labels, points[[x, y]].to_numpy(dtype=np.float64), steps)
     return _save(figure, path)
 
 
-def _draw_points(axes: Axes, points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+def _draw_points(
+    axes: Axes, points: pd.DataFrame, x: str, y: str, styles: Mapping[str, tuple[str, str]]
+) -> pd.DataFrame:
     """Filled markers on the plane's frontier, hollow ones behind it; returns the frontier by rising x."""
     on_frontier = _plane_frontier(points, x, y)
-    for family, (colour, marker) in family_styles(points["family"]).items():
+    for family, (colour, marker) in styles.items():
         for filled in (False, True):
             group = points[(points["family"] == family) & (on_frontier == filled)]
             axes.scatter(
@@ -127,6 +126,12 @@ def _draw_points(axes: Axes, points: pd.DataFrame, x: str, y: str) -> pd.DataFra
         label="hollow: dominated in this plane",
     )
     return points[on_frontier].sort_values(x)
+
+
+def _steps(best: pd.DataFrame, x: str, y: str) -> tuple[list[float], list[float]]:
+    """Corners of the attained region: between two architectures, what the money buys is the cheaper one."""
+    along, up = (np.repeat(best[name].to_numpy(dtype=np.float64), 2).tolist() for name in (x, y))
+    return (along[1:], up[:-1]) if column(x).better == "low" else (along[:-1], up[1:])
 
 
 def draw_rd_curves(curves: Sequence[Curve], anchors: Sequence[Anchor], title: str, path: Path) -> Path:
@@ -195,6 +200,7 @@ def _new_figure() -> tuple[Figure, Axes]:
     axes = figure.add_subplot()
     axes.grid(visible=True, which="major", color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
+    axes.margins(x=0.07, y=0.08)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 

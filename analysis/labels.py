@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
 # Directions tried around a point, the usual reading position first, then farther out with a leader line.
@@ -16,17 +18,18 @@ _POINT_PX = 6.0
 
 
 def place_labels(
-    axes: Axes, labels: Sequence[tuple[float, float, str]], obstacles: npt.NDArray[np.float64]
+    axes: Axes, labels: Sequence[tuple[float, float, str]], points: npt.NDArray[np.float64], line: Line2D
 ) -> list[str]:
     """Write each (x, y, text) near its point; returns the texts for which there was no room.
 
-    obstacles: (n, 2) data coordinates of all points, which no label may cover.
+    points: (n, 2) data coordinates of all points. No label covers one, or the line, or another label.
     """
     figure = axes.figure
     figure.canvas.draw()  # the layout must be settled before positions in pixels mean anything
     scale = figure.dpi / 100.0
     inside = axes.get_window_extent()
-    taken = [_around(axes.transData.transform(point), _POINT_PX * scale) for point in obstacles]
+    taken = [_around(axes.transData.transform(point), _POINT_PX * scale) for point in points]
+    taken += [_around(pixel, 1.5 * scale) for pixel in _along(line, axes, 6.0 * scale)]
     left_out = []
     for x, y, text in labels:
         if not _place_one(axes, (x, y), text, inside, taken, scale):
@@ -61,6 +64,16 @@ def _place_one(
                 return True
             label.remove()
     return False
+
+
+def _along(line: Line2D, axes: Axes, spacing_px: float) -> npt.NDArray[np.float64]:
+    """Pixels along the drawn line, at most `spacing_px` apart."""
+    corners = axes.transData.transform(line.get_xydata())
+    pieces = [
+        np.linspace(start, end, 2 + int(np.linalg.norm(end - start) / spacing_px))
+        for start, end in itertools.pairwise(corners)
+    ]
+    return np.concatenate(pieces) if pieces else corners
 
 
 def _around(center: npt.NDArray[np.float64], half_px: float) -> Bbox:
