@@ -55,7 +55,7 @@ class Stream:
                 )
         if self.height_px * self.width_px > MAX_PIXELS:
             raise UserError(
-                f"{self.width_px}x{self.height_px} px is more than the {MAX_PIXELS} px that one file may hold; "
+                f"{self.width_px}x{self.height_px} px is more than one file may hold ({MAX_PIXELS} px); "
                 "cut the image into tiles"
             )
         if not 1 <= len(self.strings) <= MAX_STREAMS:

@@ -1,14 +1,14 @@
-"""Cost of one architecture, counted on the built network: multiply-accumulates, elementwise products, parameters.
+"""Cost of one architecture, counted on the built network.
 
 Three counts, all per source pixel:
 
-parity       multiply-accumulates of convolutions, linear layers and matrix products on the reference graph, one
-             dense pass per network: what published sizes can be compared on. 1 MAC = 2 FLOP.
+parity       multiply-accumulates of convolutions, linear layers and matrix products on the reference graph,
+             one dense pass per network: what published sizes can be compared on. 1 MAC = 2 FLOP.
 executed     the same for what `compress` and `decompress` really run.
 elementwise  bias additions and elementwise products (GDN, gates), one operation per output element.
 
-An operator that is neither counted nor known to be free of multiply-accumulates is an error by name, and so is one
-that should count but counts zero.
+An operator that is neither counted nor known to be free of multiply-accumulates is an error by name, and so
+is one that should count but counts zero.
 """
 
 from __future__ import annotations
@@ -35,40 +35,48 @@ HEIGHT_PX, WIDTH_PX = 512, 768  # the size at which published figures of this fi
 Direction = Literal["encode", "decode"]
 COUNTS = ("parity", "executed", "elementwise")
 
-_PRODUCTS = frozenset(("mul", "mul_", "div", "div_"))
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_PRODUCTS = _words("mul mul_ div div_")
 # Known to hold no multiply-accumulates. Whatever is missing here stops the count until someone decides.
-_POINTWISE = frozenset(
-    """abs add add_ bitwise_and bitwise_not bitwise_or ceil clamp clamp_ clamp_max clamp_min clip copy_ cos elu eq
-    erf erfc exp exp_ expm1 fill_ floor ge gelu gt hardsigmoid hardswish hardtanh le leaky_relu leaky_relu_ log log1p
-    log2 logical_and logical_not logical_or lt masked_fill masked_fill_ maximum minimum native_dropout ne neg pow
-    reciprocal relu relu_ remainder round rsqrt rsub sigmoid sigmoid_ sign silu silu_ sin softplus sqrt sub sub_ tanh
-    tanh_ threshold trunc uniform_ where zero_""".split()
-)
-_REDUCTIONS = frozenset(
-    """_adaptive_avg_pool2d _log_softmax _softmax amax amin any all argmax argmin avg_pool2d cumsum max
-    max_pool2d_with_indices mean min native_batch_norm native_group_norm native_layer_norm prod std sum
-    upsample_bilinear2d upsample_bicubic2d upsample_nearest2d var var_mean _native_batch_norm_legit_no_training
-    bucketize""".split()
-)
-_SHAPES = frozenset(
-    """_reshape_alias _shape_as_tensor _to_copy _unsafe_view alias arange as_strided cat clone constant_pad_nd
-    contiguous detach detach_ empty empty_like empty_strided expand flip full full_like gather im2col index
-    index_select is_pinned item lift_fresh lift_fresh_copy new_empty new_empty_strided new_full new_ones new_zeros
-    nonzero ones ones_like permute pixel_shuffle pixel_unshuffle reflection_pad2d repeat replication_pad2d roll
-    scalar_tensor select select_scatter set_ slice slice_scatter split split_with_sizes squeeze stack t to transpose
-    tril triu unbind unfold unsqueeze view zeros zeros_like _local_scalar_dense""".split()
-)
+_POINTWISE = _words("""
+    abs add add_ bitwise_and bitwise_not bitwise_or ceil clamp clamp_ clamp_max clamp_min clip copy_ cos
+    elu eq erf erfc exp exp_ expm1 fill_ floor ge gelu gt hardsigmoid hardswish hardtanh le leaky_relu
+    leaky_relu_ log log1p log2 logical_and logical_not logical_or lt masked_fill masked_fill_ maximum
+    minimum native_dropout ne neg pow reciprocal relu relu_ remainder round rsqrt rsub sigmoid sigmoid_
+    sign silu silu_ sin softplus sqrt sub sub_ tanh tanh_ threshold trunc uniform_ where zero_
+""")
+_REDUCTIONS = _words("""
+    _adaptive_avg_pool2d _log_softmax _native_batch_norm_legit_no_training _softmax all amax amin any
+    argmax argmin avg_pool2d bucketize cumsum max max_pool2d_with_indices mean min native_batch_norm
+    native_group_norm native_layer_norm prod std sum upsample_bicubic2d upsample_bilinear2d
+    upsample_nearest2d var var_mean
+""")
+_SHAPES = _words("""
+    _local_scalar_dense _reshape_alias _to_copy _unsafe_view alias arange as_strided cat clone
+    constant_pad_nd contiguous detach detach_ empty empty_like empty_strided expand flip full full_like
+    gather im2col index index_select item lift_fresh lift_fresh_copy new_empty new_empty_strided new_full
+    new_ones new_zeros nonzero ones ones_like permute pixel_shuffle pixel_unshuffle reflection_pad2d
+    repeat replication_pad2d roll scalar_tensor select select_scatter slice slice_scatter split
+    split_with_sizes squeeze stack t to transpose tril triu unbind unfold unsqueeze view zeros zeros_like
+""")
 _FREE = _POINTWISE | _REDUCTIONS | _SHAPES
 
-# fvcore works on the traced graph, where some operators have other names, and adds element counts to its MACs.
+# fvcore sees the traced graph, where some operators have other names, and adds element counts to its MACs.
 _FVCORE_ELEMENTS = tuple(
     f"aten::{name}"
-    for name in """batch_norm group_norm layer_norm instance_norm upsample_nearest2d upsample_bilinear2d
-    adaptive_avg_pool2d grid_sampler""".split()
+    for name in _words("""
+        adaptive_avg_pool2d batch_norm grid_sampler group_norm instance_norm layer_norm
+        upsample_bilinear2d upsample_nearest2d
+    """)
 )
-_FVCORE_FREE = _FREE | frozenset(
-    "chunk dropout feature_dropout flatten meshgrid movedim pad reshape softmax square swapaxes type_as".split()
-)
+_FVCORE_FREE = _FREE | _words("""
+    batch_norm chunk dropout feature_dropout flatten grid_sampler group_norm instance_norm layer_norm
+    meshgrid movedim pad reshape softmax square swapaxes type_as
+""")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -273,7 +281,8 @@ def fvcore_macs(module: nn.Module, *inputs: Tensor) -> int:
         namespace, _, name = operator.partition("::")
         # The tracer does not look into an autograd.Function; ours holds no products.
         known = operator == f"prim::PythonOp.{LowerBound.__name__}"
-        if not known and not (namespace == "aten" and {name, name.rstrip("_")} & (_FVCORE_FREE | _PRODUCTS)):
+        known |= namespace == "aten" and bool({name, name.rstrip("_")} & (_FVCORE_FREE | _PRODUCTS))
+        if not known:
             raise UserError(
                 f"operator {operator} is not counted by fvcore; give it a handle in rdc/complexity.py"
             )

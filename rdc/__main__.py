@@ -1,0 +1,201 @@
+"""python -m rdc: code one image, decode it, or say what an architecture costs."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rdc.errors import UserError
+
+# torch, compressai and hydra take seconds to import: only the command that needs them does so.
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0, or 2 after one line on stderr about a user's mistake."""
+    arguments = _parser().parse_args(argv)
+    # compressai scripts a function on import; nothing that a user of this command could change.
+    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
+    try:
+        arguments.run(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader has left (| head): nothing to say, and nothing to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m rdc", description="Neural image codecs, one at a time.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    compress = commands.add_parser("compress", help="code an image", description="Code an image into a file.")
+    compress.add_argument("image", type=Path, metavar="IMG", help="any image file; coded as 8-bit RGB")
+    compress.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+    compress.set_defaults(run=_compress)
+
+    decompress = commands.add_parser(
+        "decompress", help="decode a file", description="Decode what compress wrote; damage is refused."
+    )
+    decompress.add_argument("file", type=Path, metavar="FILE")
+    decompress.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.png")
+    decompress.set_defaults(run=_decompress)
+    for command in (compress, decompress):
+        command.add_argument("--checkpoint", type=Path, required=True, help="model.safetensors of a trial")
+
+    describe = commands.add_parser(
+        "describe",
+        help="cost of an architecture",
+        description="Multiply-accumulates per pixel and parameters of an architecture or a checkpoint.",
+    )
+    describe.add_argument("overrides", nargs="*", help="configuration, e.g. model=rdc_g depth=n64")
+    describe.add_argument("--checkpoint", type=Path, help="describe this checkpoint instead")
+    describe.add_argument(
+        "--size", type=_size, default=None, metavar="HxW", help="image size, default 512x768"
+    )
+    describe.add_argument("--json", action="store_true", help="machine-readable")
+    describe.set_defaults(run=_describe)
+    return parser
+
+
+def _compress(arguments: argparse.Namespace) -> None:
+    from rdc.bitstream import encode_image, from_bytes
+    from rdc.data import read_rgb
+    from rdc.files import atomic_write_bytes
+
+    _check_output(arguments.output, inputs=(arguments.image, arguments.checkpoint))
+    pixels = read_rgb(arguments.image)
+    codec, metadata = _load(arguments.checkpoint)
+    data = encode_image(codec, _to_tensor(pixels), bytes.fromhex(metadata["model_hash"]))
+    atomic_write_bytes(arguments.output, data)
+    height, width, _ = pixels.shape
+    payload = from_bytes(data).payload_bytes
+    print(
+        f"{arguments.output}: {len(data)} bytes, {8 * len(data) / (height * width):.4f} bpp "
+        f"({len(data) - payload} bytes besides the payload), {width}x{height} px"
+    )
+
+
+def _decompress(arguments: argparse.Namespace) -> None:
+    from PIL import Image
+
+    from rdc.bitstream import decode_image, from_bytes, read_bytes
+    from rdc.files import atomic_write_bytes
+
+    _check_output(arguments.output, inputs=(arguments.file, arguments.checkpoint))
+    if arguments.output.suffix.lower() != ".png":
+        raise UserError(f"{arguments.output}: the output is written as PNG; give it a name that ends in .png")
+    data = read_bytes(arguments.file)
+    from_bytes(data, name=str(arguments.file))  # refuses damage before the seconds that a model takes to load
+    codec, metadata = _load(arguments.checkpoint)
+    x_hat = decode_image(codec, data, bytes.fromhex(metadata["model_hash"]), name=str(arguments.file))
+    pixels = (x_hat[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    png = io.BytesIO()
+    Image.fromarray(pixels).save(png, format="PNG")
+    atomic_write_bytes(arguments.output, png.getvalue())
+    print(f"{arguments.output}: {pixels.shape[1]}x{pixels.shape[0]} px")
+
+
+def _describe(arguments: argparse.Namespace) -> None:
+    if arguments.checkpoint and arguments.overrides:
+        raise UserError(f"--checkpoint and {arguments.overrides[0]}: describe one or the other")
+    model, extra = _spec(arguments)
+
+    from rdc.complexity import HEIGHT_PX, WIDTH_PX, measure
+
+    complexity = measure(model, *(arguments.size or (HEIGHT_PX, WIDTH_PX)))
+    description = {"family": model.family, "arch_id": _arch_id(model), **extra, **complexity.to_dict()}
+    print(json.dumps(description, indent=2) if arguments.json else _as_text(description))
+
+
+def _spec(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+    """(ModelSpec, what a checkpoint says about itself)."""
+    from rdc.spec import COMPONENT_GROUPS, parse_model
+
+    if arguments.checkpoint:
+        from rdc.checkpoint import read_metadata
+
+        metadata = read_metadata(arguments.checkpoint)
+        return parse_model(metadata["model"]), {"checkpoint": metadata["extra"]}
+    from conf import compose
+
+    config = compose(arguments.overrides)
+    return parse_model({group: config[group] for group in (*COMPONENT_GROUPS, "depth")}), {}
+
+
+def _arch_id(model: Any) -> str:
+    from rdc.spec import arch_id
+
+    return arch_id(model)
+
+
+def _as_text(description: dict[str, Any]) -> str:
+    height, width = description["image_px"]
+    lines = [
+        f"{description['family']}  arch_id {description['arch_id']}",
+        f"image {width}x{height} px; per source pixel; parity: one dense pass of the published form,",
+        "executed: what the program runs, elementwise: bias additions and products",
+        "",
+        f"{'':14}{'parity':>12}{'parity':>12}{'executed':>12}{'elementwise':>13}{'params':>13}",
+        f"{'':14}{'kMAC/px':>12}{'kFLOP/px':>12}{'kFLOP/px':>12}{'kop/px':>13}",
+    ]
+    for direction in ("decode", "encode"):
+        lines.append(_row(direction, description[direction]))
+        for part, cost in description["parts"].items():
+            rates = {k.removeprefix(f"{direction}_"): v for k, v in cost.items() if k.startswith(direction)}
+            if any(rates.values()):
+                lines.append(_row(f"  {part}", rates, cost["params"]))
+    params = description["params"]
+    lines.append(f"parameters: {params['total']:,} (without g_a {params['total_without_g_a']:,})")
+    if "checkpoint" in description:
+        lines += [f"{key}: {value}" for key, value in description["checkpoint"].items()]
+    return "\n".join(lines)
+
+
+def _row(name: str, rates: dict[str, float], params: int | None = None) -> str:
+    columns = ("parity_kmac_per_px", "parity_kflop_per_px", "executed_kflop_per_px")
+    cells = "".join(f"{rates[column]:12.3f}" for column in columns)
+    return f"{name:14}{cells}{rates['elementwise_kop_per_px']:13.3f}" + (f"{params:13,}" if params else "")
+
+
+def _load(checkpoint: Path) -> tuple[Any, dict[str, Any]]:
+    from rdc.checkpoint import load_model
+
+    return load_model(checkpoint)
+
+
+def _to_tensor(pixels: Any) -> Any:
+    import torch
+
+    return torch.tensor(pixels).permute(2, 0, 1)[None].float() / 255
+
+
+def _check_output(output: Path, *, inputs: Sequence[Path]) -> None:
+    if output.is_dir():
+        raise UserError(f"{output}: is a folder; name the file to write")
+    if not output.absolute().parent.is_dir():
+        raise UserError(f"{output}: its folder does not exist; make it first")
+    if any(output.exists() and path.exists() and output.samefile(path) for path in inputs):
+        raise UserError(f"{output}: is also an input and would be overwritten; choose another output")
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        height, width = (int(side) for side in text.lower().split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, e.g. 512x768") from None
+    if min(height, width) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: both sides must be at least 1")
+    return height, width
+
+
+if __name__ == "__main__":
+    sys.exit(main())
