@@ -9,21 +9,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from scipy.interpolate import Akima1DInterpolator, PchipInterpolator
 from scipy.optimize import brentq
 
 from analysis.errors import AnalysisError
-
-Method = Literal["pchip", "akima", "cubic"]
-METHODS: tuple[Method, ...] = get_args(Method)
-
-# Four points are what the cubic of VCEG-M33 needs, and what makes a curve rather than a guess.
-MIN_POINTS = 4
-# Below this share of the tested curve's own PSNR range the mean speaks for too little of the curve.
-MIN_OVERLAP = 0.5
+from analysis.settings import METHODS, MIN_OVERLAP, MIN_POINTS, Method
 
 
 class OutsideRangeError(AnalysisError):

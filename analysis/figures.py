@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis.anchors import Anchor
-from analysis.bdrate import Curve
+from analysis.curves import TrialCurve
 from analysis.files import atomic
 from analysis.labels import place_labels
 from analysis.pareto import frontier_mask
@@ -134,43 +135,71 @@ def _steps(best: pd.DataFrame, x: str, y: str) -> tuple[list[float], list[float]
     return (along[1:], up[:-1]) if column(x).better == "low" else (along[:-1], up[1:])
 
 
-def draw_rd_curves(curves: Sequence[Curve], anchors: Sequence[Anchor], title: str, path: Path) -> Path:
-    """PSNR over rate: measured curves and points with markers, anchors as plain lines."""
+def draw_rd(curves: Sequence[TrialCurve], anchors: Sequence[Anchor], path: Path) -> Path:
+    """PSNR over rate: architectures with several lmbdas as lines, single points by family, anchors plain."""
     figure, axes = _new_figure()
-    for anchor, line in zip(anchors, ("--", ":", "-."), strict=False):
+    for anchor, line in zip(anchors, itertools.cycle(("--", ":", "-.")), strict=False):
         axes.plot(
-            anchor.curve.bpp, anchor.curve.psnr_db, line, color="0.3", linewidth=1.3, label=anchor.title
+            anchor.curve.bpp,
+            anchor.curve.psnr_db,
+            linestyle=line,
+            color="0.3",
+            linewidth=1.3,
+            label=anchor.title,
         )
-    for index, curve in enumerate(curves):
-        axes.plot(
-            curve.bpp,
-            curve.psnr_db,
-            linestyle="-" if len(curve.bpp) > 1 else "none",
-            marker=MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],
-            color=COLOURS[index % len(COLOURS)],
-            markersize=6,
-            linewidth=1.4,
-            label=curve.name,
-        )
-    bpp = [value for curve in curves for value in curve.bpp]
-    psnr_db = [value for curve in curves for value in curve.psnr_db]
-    # The view is that of our own points; an anchor may reach to 10 bpp.
-    axes.set_xlim(0.6 * min(bpp), 1.6 * max(bpp))
-    axes.set_ylim(min(psnr_db) - 1.5, max(psnr_db) + 2.5)
+    lines = [curve for curve in curves if len(curve.rows) > 1]
+    singles = [curve.rows for curve in curves if len(curve.rows) == 1]
+    for (colour, marker), curve in zip(_styles(range(len(lines))), lines, strict=True):
+        bpp, psnr_db = curve.rows["bpp"], curve.rows["psnr_db"]
+        axes.plot(bpp, psnr_db, color=colour, marker=marker, markersize=5.5, linewidth=1.3, label=curve.label)
+    if singles:
+        points = pd.concat(singles)
+        families = sorted(points["family"].unique())
+        styles = _styles(range(len(lines), len(lines) + len(families)))
+        for (colour, marker), family in zip(styles, families, strict=True):
+            group = points[points["family"] == family]
+            axes.scatter(
+                group["bpp"],
+                group["psnr_db"],
+                s=42,
+                marker=marker,
+                facecolors="white",
+                edgecolors=colour,
+                linewidths=1.4,
+                zorder=3,
+                label=f"{family}: single points",
+            )
+    _view(axes, pd.concat([curve.rows for curve in curves]))
     axes.set_xlabel(axis_text("bpp"))
     axes.set_ylabel(axis_text("psnr_db"))
-    _scale(axes, "x", pd.Series(bpp), force_log=True)
-    axes.set_title(title, fontsize=9.5, loc="left", color="0.25")
+    images = curves[0].rows["eval_images"].iloc[0]
+    axes.set_title(
+        f"{curves[0].dataset or 'evaluation set not named'}"
+        + ("" if pd.isna(images) else f" ({images} images)"),
+        fontsize=9.5,
+        loc="left",
+        color="0.25",
+    )
     _legend(figure, axes)
     return _save(figure, path)
 
 
+def _view(axes: Axes, rows: pd.DataFrame) -> None:
+    """The range of our own points with some room; an anchor may reach to 10 bpp."""
+    axes.set_xlim(0.6 * rows["bpp"].min(), 1.6 * rows["bpp"].max())
+    axes.set_ylim(rows["psnr_db"].min() - 1.5, rows["psnr_db"].max() + 2.5)
+    _scale(axes, "x", rows["bpp"], force_log=True)
+
+
 def family_styles(families: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of every family, by name, so that figures agree with each other."""
-    return {
-        family: (COLOURS[index % len(COLOURS)], MARKERS[(index + index // len(COLOURS)) % len(MARKERS)])
-        for index, family in enumerate(sorted(set(families)))
-    }
+    ordered = sorted(set(families))
+    return dict(zip(ordered, _styles(range(len(ordered))), strict=True))
+
+
+def _styles(indices: Iterable[int]) -> list[tuple[str, str]]:
+    """Pairs of colour and marker; both change with every index, and the first 49 pairs differ."""
+    return [(COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]) for i in indices]
 
 
 def axis_text(name: str) -> str:

@@ -11,11 +11,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis import figures, text
+from analysis.anchors import load_anchor
 from analysis.comparable import Choice, Selection, average_seeds, comparable
+from analysis.curves import trial_curves
 from analysis.errors import AnalysisError
 from analysis.files import write_csv
 from analysis.load import Source, read
 from analysis.pareto import dominators, frontier_mask
+from analysis.rows import SAVINGS
 from analysis.schema import FRONTIER_COLUMNS, column, objective_names
 
 DEFAULT_OBJECTIVES = ("rd_loss", "kmac_per_px_dec")
@@ -69,6 +72,8 @@ def report(
         write_csv(trials, folder / "trials.csv"),
     ]
     drawn = figures.draw_frontier(architectures, names, folder)
+    if not architectures.empty:
+        files.append(draw_rd(source.frame, architectures["dataset_hash"].iloc[0], folder))
     printed = text.frontier_text(
         source,
         trials,
@@ -82,6 +87,13 @@ def report(
     if print_table:
         print(printed)
     return FrontierReport(folder, trials, architectures, frontier, (*files, *drawn.files), printed)
+
+
+def draw_rd(trials: pd.DataFrame, dataset_hash: str, folder: Path) -> Path:
+    """PSNR over rate of all good trials on one evaluation set, with the anchors that fit it."""
+    curves = trial_curves(trials[trials["dataset_hash"] == dataset_hash])
+    anchors = [load_anchor(name) for name in SAVINGS.values()]
+    return figures.draw_rd(curves, [a for a in anchors if a.dataset == curves[0].dataset], folder / "rd.png")
 
 
 def check_objectives(objectives: Sequence[str]) -> list[str]:

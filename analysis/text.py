@@ -80,7 +80,7 @@ def architecture_table(frame: pd.DataFrame, objectives: Sequence[str] = ()) -> s
     shown = [s for s in shown if s.name in frame and frame[s.name].notna().any()]
     heads = [("", "architecture"), *(s.heading for s in shown)]
     body = [
-        [shorten(row["label"], LABEL_WIDTH), *(_cell(row[s.name], s.form) for s in shown)]
+        [shorten(row["label"], LABEL_WIDTH), *(cell(row[s.name], s.form) for s in shown)]
         for _, row in frame.iterrows()
     ]
     return columns_text(heads, body)
@@ -146,10 +146,10 @@ def saving_lines(rows: pd.DataFrame) -> list[str]:
         line = f"{anchor_name.upper()} = {anchor.title}, at equal mean PSNR; negative: needs more rate"
         if not lack.empty:
             reach = f"{anchor.curve.psnr_db[0]:.1f}..{anchor.curve.psnr_db[-1]:.1f} dB"
-            line += f"; none for {_some(lack['label'])}, outside its {reach}"
+            line += f"; none for {some(lack['label'])}, outside its {reach}"
         lines.append(line)
     if not lines and (rows["rate_saving_note"] != "").any():
-        lines.append("none: " + _some(rows["rate_saving_note"].drop_duplicates(), 2, "; "))
+        lines.append("none: " + some(rows["rate_saving_note"].drop_duplicates(), 2, "; "))
     return lines
 
 
@@ -163,7 +163,7 @@ def left_aside(trials: pd.DataFrame) -> list[str]:
             else row["label"]
             for _, row in group.iterrows()
         ]
-        lines.append(f"{len(group)} with {reason}: {_some(dict.fromkeys(names))}")
+        lines.append(f"{len(group)} with {reason}: {some(dict.fromkeys(names))}")
     return lines
 
 
@@ -185,11 +185,13 @@ def shorten(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 3 - half]}...{text[-half:]}"
 
 
-def _cell(value: Any, form: str) -> str:
+def cell(value: Any, form: str) -> str:
+    """A number, or '-' where there is none."""
     return "-" if pd.isna(value) else format(float(value), form)
 
 
-def _some(names: Iterable[str], most: int = 4, separator: str = ", ") -> str:
+def some(names: Iterable[str], most: int = 4, separator: str = ", ") -> str:
+    """The first few names, and how many more there are."""
     every = list(names)
     more = f"{separator}and {len(every) - most} more" if len(every) > most else ""
     return separator.join(every[:most]) + more

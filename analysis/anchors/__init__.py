@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
+import json
 from pathlib import Path
 
 from analysis.bdrate import Curve
@@ -35,14 +36,17 @@ def names() -> list[str]:
 
 
 def load_anchor(name: str) -> Anchor:
-    """A shipped anchor by name, or a CSV file with the columns bpp, psnr_db and dataset."""
+    """A shipped anchor by name, a CSV file with bpp, psnr_db and dataset, or a results JSON of CompressAI."""
     if name in names():
         return _shipped(name)
-    if name.lower().endswith(".csv"):
-        return _from_file(Path(name))
-    raise AnalysisError(
-        f"anchor {name!r} is not known; known: {', '.join(names())}, or the path of a CSV file"
-    )
+    path = Path(name)
+    if path.suffix.lower() not in (".csv", ".json"):
+        raise AnalysisError(
+            f"anchor {name!r} is not known; known: {', '.join(names())}, or the path of a .csv or .json file"
+        )
+    if not path.is_file():
+        raise AnalysisError(f"anchor file {path} does not exist")
+    return _from_points(path, _csv_points(path) if path.suffix.lower() == ".csv" else _json_points(path))
 
 
 @functools.cache
@@ -62,13 +66,27 @@ def _shipped(name: str) -> Anchor:
     )
 
 
-def _from_file(path: Path) -> Anchor:
-    if not path.is_file():
-        raise AnalysisError(f"anchor file {path} does not exist")
-    points = [
+def _csv_points(path: Path) -> list[dict[str, str]]:
+    return [
         {("psnr_db" if key == "psnr_rgb_db" else key): value for key, value in row.items()}
         for row in _read(path)
     ]
+
+
+def _json_points(path: Path) -> list[dict[str, str]]:
+    """Older files of CompressAI say psnr for psnr-rgb, and only their folder names the images."""
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        results = tree["results"]
+        psnr_db = results["psnr-rgb"] if "psnr-rgb" in results else results["psnr"]
+        dataset = tree.get("meta", {}).get("dataset") or path.resolve().parent.name
+        pairs = list(zip(results["bpp"], psnr_db, strict=True))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AnalysisError(f"anchor file {path} is no results JSON of CompressAI: {error!r}") from None
+    return [{"bpp": str(x), "psnr_db": str(y), "dataset": dataset} for x, y in pairs]
+
+
+def _from_points(path: Path, points: list[dict[str, str]]) -> Anchor:
     missing = [key for key in ("bpp", "psnr_db", "dataset") if not points or key not in points[0]]
     if missing:
         raise AnalysisError(f"anchor file {path} lacks {', '.join(missing)}; needs bpp, psnr_db and dataset")

@@ -1,0 +1,83 @@
+"""CompressAI's results JSON: {"name", "description", "meta", "results": {"bpp": [...], ...}}."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.curves import TrialCurve, trial_curves
+from analysis.errors import AnalysisError
+from analysis.files import atomic
+from analysis.load import Source
+
+# Key of the format -> column of the table, and what a value is divided by to get the format's unit.
+_KEYS = {
+    "bpp": ("bpp", 1.0),
+    "psnr-rgb": ("psnr_db", 1.0),
+    "ms-ssim-rgb": ("ms_ssim", 1.0),
+    "encoding_time": ("time_enc_total_ms", 1000.0),
+    "decoding_time": ("time_dec_total_ms", 1000.0),
+}
+
+
+def export(source: Source, folder: Path) -> list[Path]:
+    """One file per architecture, budget and evaluation set: FOLDER/<dataset>/<name>.json, rates rising."""
+    curves = trial_curves(source.frame)
+    if not curves:
+        raise AnalysisError(f"{source.name} has no trial with status ok to export")
+    names = _unique_names(curves)
+    files = []
+    for curve, name in zip(curves, names, strict=True):
+        path = folder / (_slug(curve.dataset) or "unnamed") / f"{_slug(name)}.json"
+        with atomic(path) as temporary:
+            temporary.write_text(
+                json.dumps(_tree(curve, name), indent=2, allow_nan=False) + "\n", encoding="utf-8"
+            )
+        files.append(path)
+    return files
+
+
+def _tree(curve: TrialCurve, name: str) -> dict[str, Any]:
+    rows = curve.rows
+    results = {
+        key: (rows[column] / divisor).tolist()
+        for key, (column, divisor) in _KEYS.items()
+        if rows[column].notna().all()
+    }
+    first = rows.iloc[0]
+    meta = {
+        "dataset": curve.dataset,
+        "type": "image",
+        "opt_metric": "mse-rgb",
+        "lmbda": rows["lmbda"].tolist(),
+        "arch_id": curve.arch_id,
+        "family": first["family"],
+        "budget": first["budget"],
+        "steps": None if pd.isna(first["steps"]) else int(first["steps"]),
+        "decode_kmac_per_px": None if pd.isna(first["kmac_per_px_dec"]) else first["kmac_per_px_dec"],
+        "averaging": "means of per-image values; bpp of whole files; 8-bit rounded pixels",
+    }
+    if "decoding_time" in results:
+        meta["time"] = f"seconds for one image of {first['time_image_px']} px on {first['time_device']}"
+    description = f"{first['family']}, budget {first['budget'] or 'not named'}"
+    return {"name": name, "description": description, "meta": meta, "results": results}
+
+
+def _unique_names(curves: list[TrialCurve]) -> list[str]:
+    """Labels, with the ids that tell equal ones apart."""
+    labels = [curve.label for curve in curves]
+    names = []
+    for curve in curves:
+        if labels.count(curve.label) == 1:
+            names.append(curve.label)
+        else:
+            names.append(f"{curve.label} {curve.arch_id} {curve.budget_id}".strip())
+    return names
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")

@@ -1,0 +1,137 @@
+"""Trials as rate-distortion curves and single points, and their BD-rates and rate savings against anchors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import pandas as pd
+
+from analysis.anchors import Anchor
+from analysis.bdrate import Curve, bd_rate, rate_saving_pct
+from analysis.comparable import average_seeds
+from analysis.errors import AnalysisError
+from analysis.rows import dataset_mismatch
+from analysis.settings import MIN_POINTS, Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialCurve:
+    """The trials of one architecture, trained alike and evaluated on one set, by rising rate.
+
+    rows: one row per lmbda, seeds averaged.
+    """
+
+    label: str
+    arch_id: str
+    budget_id: str
+    dataset: str
+    rows: pd.DataFrame
+
+    @property
+    def is_curve(self) -> bool:
+        return len(self.rows) >= MIN_POINTS
+
+    def curve(self) -> Curve:
+        """Raises AnalysisError by name if the points are not monotone."""
+        return Curve(self.label, tuple(self.rows["bpp"]), tuple(self.rows["psnr_db"]))
+
+
+def trial_curves(frame: pd.DataFrame) -> list[TrialCurve]:
+    """All trials with status ok and a rate and PSNR, grouped by architecture, budget and evaluation set."""
+    usable = frame[(frame["status"] == "ok") & frame["bpp"].notna() & frame["psnr_db"].notna()]
+    curves = []
+    for (arch_id, budget_id, _), group in usable.groupby(
+        ["arch_id", "budget_id", "dataset_hash"], sort=False
+    ):
+        points = [average_seeds(rows) for _, rows in group.groupby("lmbda", dropna=False)]
+        rows = pd.concat(points, ignore_index=True).sort_values("bpp", kind="stable", ignore_index=True)
+        first = rows.iloc[0]
+        curves.append(TrialCurve(first["label"], str(arch_id), str(budget_id), first["dataset"], rows))
+    return curves
+
+
+def compare(curves: Sequence[TrialCurve], anchors: Sequence[Anchor], settings: Settings) -> pd.DataFrame:
+    """One row per curve or single point and anchor; `refused` says why a number is missing.
+
+    Raises AnalysisError if nothing was evaluated on any anchor's images.
+    """
+    rows = []
+    for curve in curves:
+        for anchor in anchors:
+            points = (
+                [curve.rows] if curve.is_curve else [curve.rows.iloc[[n]] for n in range(len(curve.rows))]
+            )
+            rows += [_compare(curve, part, anchor, settings) for part in points]
+    table = pd.DataFrame(rows)
+    if table.empty:
+        raise AnalysisError("no trial with status ok has bpp and psnr_db; there is nothing to compare")
+    if (table["refused_for_dataset"]).all():
+        raise AnalysisError(
+            f"{table['refused'].iloc[0]}; name a curve measured on the same images with --anchor PATH.csv"
+        )
+    return table.drop(columns="refused_for_dataset")
+
+
+def _compare(curve: TrialCurve, rows: pd.DataFrame, anchor: Anchor, settings: Settings) -> dict[str, object]:
+    first = rows.iloc[0]
+    found: dict[str, object] = {
+        "kind": "curve" if curve.is_curve else "point",
+        "label": curve.label,
+        "family": first["family"],
+        "arch_id": curve.arch_id,
+        "budget": first["budget"],
+        "budget_id": curve.budget_id,
+        "warm_started": first["warm_start"] != "",
+        "dataset": curve.dataset,
+        "kflop_per_px_dec": first["kflop_per_px_dec"],
+        "points": len(rows),
+        "lmbdas": " ".join(f"{lmbda:g}" for lmbda in rows["lmbda"]),
+        "bpp_low": rows["bpp"].min(),
+        "bpp_high": rows["bpp"].max(),
+        "psnr_low_db": rows["psnr_db"].min(),
+        "psnr_high_db": rows["psnr_db"].max(),
+        "anchor": anchor.name,
+        "bd_rate_pct": None,
+        "rate_saving_pct": None,
+        "range_low_db": None,
+        "range_high_db": None,
+        "overlap_pct": None,
+        "method": settings.method,
+        "min_bpp": settings.min_bpp,
+        "max_bpp": settings.max_bpp,
+        "refused": "",
+        "refused_for_dataset": False,
+        "anchor_source": anchor.source,
+    }
+    mismatch = dataset_mismatch({str(key): value for key, value in first.items()}, anchor.dataset)
+    if mismatch:
+        return found | {"refused": f"{anchor.name}: {mismatch}", "refused_for_dataset": True}
+    try:
+        return found | (
+            _bd_rate(curve, anchor, settings) if curve.is_curve else _saving(first, anchor, settings)
+        )
+    except AnalysisError as error:
+        return found | {"refused": str(error)}
+
+
+def _bd_rate(curve: TrialCurve, anchor: Anchor, settings: Settings) -> dict[str, object]:
+    result = bd_rate(
+        anchor.curve,
+        curve.curve(),
+        method=settings.method,
+        min_bpp=settings.min_bpp,
+        max_bpp=settings.max_bpp,
+        min_overlap=settings.min_overlap,
+    )
+    return {
+        "bd_rate_pct": result.bd_rate_pct,
+        "range_low_db": result.psnr_low_db,
+        "range_high_db": result.psnr_high_db,
+        "overlap_pct": 100 * result.overlap,
+    }
+
+
+def _saving(row: pd.Series, anchor: Anchor, settings: Settings) -> dict[str, object]:
+    saving = rate_saving_pct(anchor.curve, bpp=row["bpp"], psnr_db=row["psnr_db"], method=settings.method)
+    return {"rate_saving_pct": saving}

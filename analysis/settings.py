@@ -1,0 +1,24 @@
+"""How BD-rates are computed. Apart from the computation, so that --help need not load scipy."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal, get_args
+
+Method = Literal["pchip", "akima", "cubic"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+# Four points are what the cubic of VCEG-M33 needs, and what makes a curve rather than a guess.
+MIN_POINTS = 4
+# Below this share of the tested curve's own PSNR range the mean speaks for too little of the curve.
+MIN_OVERLAP = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """min_bpp, max_bpp: range of the anchor's rate. min_overlap: least share of the tested curve's PSNR range."""
+
+    method: Method = "pchip"
+    min_bpp: float | None = None
+    max_bpp: float | None = None
+    min_overlap: float = MIN_OVERLAP
