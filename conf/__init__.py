@@ -118,7 +118,9 @@ def _compose(overrides: list[str], config_name: str = "config") -> dict[str, Any
     from hydra import compose as hydra_compose
     from omegaconf import OmegaConf
 
-    composed = OmegaConf.to_container(hydra_compose(config_name, overrides), resolve=True, throw_on_missing=True)
+    composed = OmegaConf.to_container(
+        hydra_compose(config_name, overrides), resolve=True, throw_on_missing=True
+    )
     assert isinstance(composed, dict), "the configuration is a mapping"
     return {str(key): value for key, value in composed.items()}
 
@@ -190,7 +192,9 @@ def _parsed(text: str) -> tuple[str, str, Any]:
     override = OverridesParser.create().parse_override(text)
     key = override.key_or_group
     if key.partition(".")[0] not in MODEL_GROUPS:
-        raise UserError(f"space point {text!r}: a point chooses the model ({', '.join(MODEL_GROUPS)}), not {key}")
+        raise UserError(
+            f"space point {text!r}: a point chooses the model ({', '.join(MODEL_GROUPS)}), not {key}"
+        )
     if override.is_sweep_override():
         raise UserError(f"space point {text!r}: one point takes one value; {HOW_TO_SWEEP}")
     if override.is_delete() or override.is_add() or override.is_force_add() or override.package:
@@ -218,4 +222,8 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if isinstance(value, dict):
         return {str(_plain(k)): _plain(v) for k, v in value.items()}
-    return value if value is None or isinstance(value, (bool, int, float)) else getattr(value, "text", str(value))
+    return (
+        value
+        if value is None or isinstance(value, (bool, int, float))
+        else getattr(value, "text", str(value))
+    )

@@ -21,7 +21,8 @@ def main() -> int:
             return 0
         from sweep.driver import run_sweep
 
-        return run_sweep(config, command=["python", "-m", "sweep", *sys.argv[1:]])
+        overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+        return run_sweep(config, overrides=overrides, command=["python", "-m", "sweep", *sys.argv[1:]])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -63,10 +64,7 @@ def _composed(argv: list[str]) -> dict[str, Any] | None:
     finally:
         if not asked_for_trace:
             del os.environ["HYDRA_FULL_ERROR"]
-    if not composed:
-        return None
-    composed[0]["overrides"] = [argument for argument in argv[1:] if not argument.startswith("-")]
-    return composed[0]
+    return composed[0] if composed else None
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ from sweep.jobs import Job, JobError, NodeSlots, Outcome, pythonpath
 # How often a job is tried on another slot when its slot or node dies under it.
 _MAX_LOST_SLOTS = 2
 _LOOK_FOR_NODES_EVERY_S = 10.0
-_SLOT_START_LIMIT_S = 180.0
+# How long a sweep may be without any slot that takes jobs, at the start or after nodes have died.
+_NO_SLOT_LIMIT_S = 180.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,9 +131,10 @@ class RayExecutor:
         self._returned: list[Job] = []  # jobs of dead slots, to be placed again before any other
         self._looked_for_nodes_at = 0.0
         self._failed_starts = 0
+        self._slots_since = 0.0
 
     def start(self) -> list[NodeSlots]:
-        """Start or join Ray and wait for the first slot; the others go on starting meanwhile."""
+        """Start or join Ray and begin to start the slots, which import for some seconds before they take jobs."""
         self._connect()
         if self._wanted_gpus is None:
             self._gpus = 1.0 if any(self._gpus_of(n) >= 1 for n in self._alive_nodes()) else 0.0
@@ -142,13 +144,7 @@ class RayExecutor:
                 f"no node has room for a trial of {self._cpus} CPUs and {self._gpus:g} GPUs; the cluster has "
                 f"{_resources_text(self._alive_nodes())}; lower cluster.cpus_per_trial or cluster.gpus_per_trial"
             )
-        started = time.monotonic()
-        while not any(handle.ready for handle in self._handles):
-            self._look_for_ready_slots(timeout_s=1.0)
-            if time.monotonic() - started > _SLOT_START_LIMIT_S:
-                raise UserError(
-                    f"no slot was ready within {_SLOT_START_LIMIT_S:.0f} s; see {self._settings.log}"
-                )
+        self._slots_since = time.monotonic()
         return self._node_slots()
 
     def submit(self, job: Job) -> bool:
@@ -194,6 +190,13 @@ class RayExecutor:
         self._returned.clear()
         ray.shutdown()
 
+    def kill(self) -> None:
+        """Kill every job now, without waiting; for a process that is about to end."""
+        import ray
+
+        for handle in self._handles:
+            ray.kill(handle.actor)  # its fork server sees the end of its socket and kills the job
+
     # Placing jobs
 
     def _free_slot(self, job: Job) -> _Handle | None:
@@ -235,7 +238,9 @@ class RayExecutor:
                 return None
             message = f"its worker died {self._lost[job.job_id]} times ({type(error).__name__})"
             lost = JobError(kind="WorkerLost", message=message)
-            return Outcome(job=job, error=lost, started_at=submitted_at, ended_at=time.time(), node=handle.node)
+            return Outcome(
+                job=job, error=lost, started_at=submitted_at, ended_at=time.time(), node=handle.node
+            )
         handle.job = handle.job_ref = None
         failure = JobError(**ended["error"]) if ended.get("error") else None
         return Outcome(
@@ -250,17 +255,22 @@ class RayExecutor:
     # Slots and nodes
 
     def _look_after_slots(self) -> None:
-        self._look_for_ready_slots(timeout_s=0)
-        if time.monotonic() - self._looked_for_nodes_at >= _LOOK_FOR_NODES_EVERY_S:
+        self._look_for_ready_slots()
+        now = time.monotonic()
+        if any(handle.ready for handle in self._handles):
+            self._slots_since = now
+        elif now - self._slots_since > _NO_SLOT_LIMIT_S:
+            raise UserError(f"no slot was ready for {_NO_SLOT_LIMIT_S:.0f} s; see {self._settings.log}")
+        if now - self._looked_for_nodes_at >= _LOOK_FOR_NODES_EVERY_S:
             self._fill_nodes()
 
-    def _look_for_ready_slots(self, timeout_s: float) -> None:
+    def _look_for_ready_slots(self) -> None:
         import ray
 
         waiting = {handle.ready_ref: handle for handle in self._handles if not handle.ready}
         if not waiting:
             return
-        done, _ = ray.wait(list(waiting), num_returns=1, timeout=timeout_s)
+        done, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
         for ref in done:
             handle = waiting[ref]
             try:
@@ -298,7 +308,9 @@ class RayExecutor:
                     max_concurrency=4,
                     scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
                 ).remote(settings)
-                self._handles.append(_Handle(actor=actor, node=node["NodeID"], ready_ref=actor.ready.remote()))
+                self._handles.append(
+                    _Handle(actor=actor, node=node["NodeID"], ready_ref=actor.ready.remote())
+                )
                 budget -= 1
 
     def _room(self, node: dict[str, Any]) -> int:
@@ -348,5 +360,7 @@ class RayExecutor:
 
 
 def _resources_text(nodes: list[dict[str, Any]]) -> str:
-    parts = [f"{n['Resources'].get('CPU', 0):g} CPUs and {n['Resources'].get('GPU', 0):g} GPUs" for n in nodes]
+    parts = [
+        f"{n['Resources'].get('CPU', 0):g} CPUs and {n['Resources'].get('GPU', 0):g} GPUs" for n in nodes
+    ]
     return "; ".join(parts) or "no nodes"

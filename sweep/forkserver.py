@@ -114,7 +114,9 @@ class ForkServer:
             self._control.close()
             _run_child(job, results_write, server)
         os.close(results_write)
-        with contextlib.suppress(PermissionError, ProcessLookupError):  # the child does the same: whoever is first
+        with contextlib.suppress(
+            PermissionError, ProcessLookupError
+        ):  # the child does the same: whoever is first
             os.setpgid(pid, pid)
         os.set_blocking(results_read, False)
         self._selector.register(results_read, selectors.EVENT_READ)
@@ -155,7 +157,9 @@ class ForkServer:
 def _report(child: _Child, status: int) -> dict[str, Any]:
     code = os.waitstatus_to_exitcode(status)
     if child.late:
-        return {"error": dataclasses.asdict(JobError(kind="Deadline", message="it ran longer than its deadline"))}
+        return {
+            "error": dataclasses.asdict(JobError(kind="Deadline", message="it ran longer than its deadline"))
+        }
     with contextlib.suppress(ValueError):
         report: dict[str, Any] = json.loads(child.received)
         return report

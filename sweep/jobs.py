@@ -11,7 +11,6 @@ import signal
 import sys
 import time
 import traceback
-from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, TextIO
@@ -130,40 +129,44 @@ def probe_machine(payload: Mapping[str, Any]) -> dict[str, Any]:
 class InlineExecutor:
     """One job at a time in this process, so that breakpoints and prints work."""
 
+    NODE = "this process"
+
     def __init__(self) -> None:
-        self._ended: deque[Outcome] = deque()
+        self._job: Job | None = None
 
     def start(self) -> list[NodeSlots]:
-        return [NodeSlots(node="this process", slots=1, cpus_per_slot=1, gpus_per_slot=0.0)]
+        return [NodeSlots(node=self.NODE, slots=1, cpus_per_slot=1, gpus_per_slot=0.0)]
 
     def submit(self, job: Job) -> bool:
-        if self._ended:
+        if self._job is not None:
             return False
+        self._job = job
+        return True
+
+    def poll(self, timeout_s: float) -> list[Outcome]:
+        job, self._job = self._job, None
+        if job is None:
+            return []
         started_at = time.time()
         value, error = None, None
-        with _also_into(job.log):
+        with _errors_also_into(job.log):
             try:
                 value = resolve_entry(job.entry)(job.payload)
             except Exception as exception:
                 error = error_of_exception(exception)
                 print(error.traceback, file=sys.stderr)
-        self._ended.append(
+        ended_at = time.time()
+        return [
             Outcome(
-                job=job, value=value, error=error, started_at=started_at, ended_at=time.time(), node="this process"
+                job=job, value=value, error=error, started_at=started_at, ended_at=ended_at, node=self.NODE
             )
-        )
-        return True
-
-    def poll(self, timeout_s: float) -> list[Outcome]:
-        ended = list(self._ended)
-        self._ended.clear()
-        return ended
+        ]
 
     def running(self) -> list[Job]:
-        return []
+        return [self._job] if self._job is not None else []
 
     def stop(self, grace_s: float) -> None:
-        self._ended.clear()
+        self._job = None
 
 
 class _Tee(io.TextIOBase):
@@ -181,16 +184,14 @@ class _Tee(io.TextIOBase):
 
 
 @contextlib.contextmanager
-def _also_into(log: str | None) -> Iterator[None]:
-    """Copy Python's prints into the log, as a job of its own process would have it."""
+def _errors_also_into(log: str | None) -> Iterator[None]:
+    """Copy stderr into the log; stdin and stdout stay the terminal's, as a debugger needs them."""
     if log is None:
         yield
         return
     Path(log).parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "a", buffering=1) as file:
-        # A debugger needs the terminal itself as stdin and stdout; stderr carries warnings and tracebacks.
-        with contextlib.redirect_stderr(_Tee(sys.stderr, file)):
-            yield
+    with open(log, "a", buffering=1) as file, contextlib.redirect_stderr(_Tee(sys.stderr, file)):
+        yield
 
 
 def pythonpath() -> str:

@@ -80,12 +80,30 @@ class SweepPlan:
     settings: Settings
     config: Mapping[str, Any]
     trials: tuple[PlannedTrial, ...]
+    data: DataSets
     precision: Precision
     notes: tuple[str, ...]
 
     @property
     def folder(self) -> Path:
         return self.settings.folder
+
+    def names(self) -> dict[str, str]:
+        """spec_id -> what tells the trials of this plan apart, for lists."""
+        architectures = {trial.label: set[str]() for trial in self.trials}
+        for trial in self.trials:
+            architectures[trial.label].add(trial.spec.arch_id)
+        names = {}
+        for trial in self.trials:
+            parts = [trial.label]
+            if len(architectures[trial.label]) > 1:
+                parts.append(f"#{trial.spec.arch_id[:4]}")
+            if len(self.settings.lmbdas) > 1:
+                parts.append(f"lmbda {trial.spec.lmbda:g}")
+            if len(self.settings.seeds) > 1:
+                parts.append(f"seed {trial.spec.seed}")
+            names[trial.spec.spec_id] = " ".join(parts)
+        return names
 
     def run_settings(self, trial: PlannedTrial, *, device: str) -> RunSettings:
         """How the trial runs on this cluster."""
@@ -159,7 +177,12 @@ def make_plan(
                 trials.setdefault(trial.spec.spec_id, trial)
     notes = [f"{duplicates} of the planned trials are the same as others and run once"] if duplicates else []
     return SweepPlan(
-        settings=settings, config=config, trials=tuple(trials.values()), precision=precision, notes=tuple(notes)
+        settings=settings,
+        config=config,
+        trials=tuple(trials.values()),
+        data=data,
+        precision=precision,
+        notes=tuple(notes),
     )
 
 

@@ -42,22 +42,23 @@ class PriceList:
     """Prices of architectures; each is counted once."""
 
     def __init__(self) -> None:
-        self._complexity: dict[str, dict[str, Any]] = {}
+        self._complexity: dict[ModelSpec, dict[str, Any]] = {}
 
-    def price(self, trial: PlannedTrial) -> Price:
-        complexity = self._count(trial.spec.arch_id, trial.spec.model)
+    def price(self, model: ModelSpec, recipe: Recipe) -> Price:
+        complexity = self.count(model)
         return Price(
             params=complexity["params"]["total"],
             kflop_per_px_dec=complexity["decode"]["parity_kflop_per_px"],
-            training_pflop=training_pflop(complexity, trial.spec.recipe),
+            training_pflop=training_pflop(complexity, recipe),
         )
 
-    def _count(self, arch_id: str, model: ModelSpec) -> dict[str, Any]:
+    def count(self, model: ModelSpec) -> dict[str, Any]:
+        """Operations and parameters (rdc.complexity) of the built model."""
         from rdc.complexity import measure
 
-        if arch_id not in self._complexity:
-            self._complexity[arch_id] = measure(model).to_dict()
-        return self._complexity[arch_id]
+        if model not in self._complexity:
+            self._complexity[model] = measure(model).to_dict()
+        return self._complexity[model]
 
 
 def training_pflop(complexity: dict[str, Any], recipe: Recipe) -> float:
@@ -84,7 +85,9 @@ def measured_throughput(trials: Sequence[PlannedTrial]) -> Throughput | None:
         count += 1
     if not seconds:
         return None
-    return Throughput(gflop_per_s=done * 1e6 / seconds, origin=f"measured on {count} finished trials of this sweep")
+    return Throughput(
+        gflop_per_s=done * 1e6 / seconds, origin=f"measured on {count} finished trials of this sweep"
+    )
 
 
 def probed_throughput(precision: str) -> Throughput:
@@ -110,7 +113,9 @@ def _convolution_gflop_per_s(device: Any, dtype: Any) -> float:
     channels, side, batch = 128, 32, 4
     layer = torch.nn.Conv2d(channels, channels, 5, padding=2)
     layer = layer.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    x = torch.ones(batch, channels, side, side, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    x = torch.ones(batch, channels, side, side, device=device, dtype=dtype).to(
+        memory_format=torch.channels_last
+    )
     x.requires_grad_()
     flop = 2 * FORWARD_AND_BACKWARD * batch * side**2 * channels**2 * 25
     fastest_s = float("inf")

@@ -86,7 +86,9 @@ def write_sweep(plan: SweepPlan, command: Sequence[str], versions: Mapping[str, 
         "lmbdas": list(plan.settings.lmbdas),
         "planned": [trial.spec.spec_id for trial in plan.trials],
         "trials": list(trials.values()),
-        "versions": {key: versions.get(key) for key in ("python", "torch", "compressai", "rdc", "semantics_version")},
+        "versions": {
+            key: versions.get(key) for key in ("python", "torch", "compressai", "rdc", "semantics_version")
+        },
         "git_revision": versions.get("git_revision"),
         "git_dirty": versions.get("git_dirty"),
         "started_at": before.get("started_at") or time.time(),

@@ -14,7 +14,14 @@ from rdc.spec import COMPONENT_GROUPS, Recipe, parse
 
 # Groups that others check: rdc.data, sweep.tracking and rdc.spec.
 _ELSEWHERE = {*COMPONENT_GROUPS, "depth", "data", "tracking"}
-_RUN_FIELDS = ("precision", "validate_every", "log_every", "checkpoint_every_s", "fresh_decode_images", "ms_ssim")
+_RUN_FIELDS = (
+    "precision",
+    "validate_every",
+    "log_every",
+    "checkpoint_every_s",
+    "fresh_decode_images",
+    "ms_ssim",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,117 @@
+"""`dry_run=true`: the trials, what they would cost, and what would be skipped and why. Starts nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rdc.result import read_any, shares_of_paper
+from sweep.plan import Candidate, PlannedTrial, Precision, SweepPlan, choose_data, make_plan
+from sweep.pricing import Price, PriceList, Throughput, measured_throughput, probed_throughput
+from sweep.progress import duration
+from sweep.record import finished_result, read_sweep
+from sweep.settings import Settings
+
+_HEADS = ("trial", "architecture", "params M", "decode kFLOP/px", "training PFLOP", "expected", "state")
+
+
+def show_dry_run(config: Mapping[str, Any], settings: Settings, candidates: Sequence[Candidate]) -> None:
+    """Print the plan as a table with its sums."""
+    data = choose_data(settings, print)
+    precision, why = _precision(settings)
+    plan = make_plan(config, settings, candidates, data, precision)
+    prices = PriceList()
+    priced = [(trial, prices.price(trial.spec.model, trial.spec.recipe)) for trial in plan.trials]
+    throughput = measured_throughput(plan.trials) or probed_throughput(precision)
+    recipe = settings.budget.recipe
+    share = shares_of_paper(recipe)["percent_of_paper_steps"]
+    print(
+        f"budget {settings.budget.name}: {recipe.steps:,} steps of {recipe.batch_size} crops of {recipe.crop_px} px "
+        f"({share:.3g} % of the study's steps); precision {precision} ({why})"
+    )
+    print()
+    names = plan.names()
+    rows = [_row(trial, names[trial.spec.spec_id], price, throughput) for trial, price in priced]
+    for line in _table([_HEADS, *rows]):
+        print(line)
+    print()
+    for candidate in candidates:
+        if candidate.refusal is not None:
+            print(f"refused: [{', '.join(candidate.point)}]: {candidate.refusal}")
+    for note in plan.notes:
+        print(note)
+    print(_sums(plan, priced, throughput))
+
+
+def _precision(settings: Settings) -> tuple[Precision, str]:
+    wanted = settings.budget.precision
+    if wanted != "auto":
+        return wanted, "as asked"
+    before = (read_sweep(settings.folder) or {}).get("precision")
+    if before in ("fp32", "bf16"):
+        return before, "as in this sweep so far"
+    from rdc.machine import probe
+
+    found = probe()
+    chosen: Precision = "bf16" if found["bf16_fast"] else "fp32"
+    return chosen, f"a probe of this machine: bf16 is {found['bf16_speedup']} times as fast as fp32"
+
+
+def _row(trial: PlannedTrial, name: str, price: Price, throughput: Throughput) -> tuple[str, ...]:
+    return (
+        trial.spec.spec_id,
+        name,
+        f"{price.params / 1e6:.2f}",
+        f"{price.kflop_per_px_dec:.1f}",
+        f"{price.training_pflop:.3g}",
+        "-" if finished_result(trial) else duration(throughput.seconds(price)),
+        _state(trial),
+    )
+
+
+def _state(trial: PlannedTrial) -> str:
+    finished = finished_result(trial)
+    if finished is not None:
+        return f"skip: has a result ({finished['status']})"
+    failed = read_any(trial.folder)
+    if failed is not None:
+        cause = (failed.get("error") or {}).get("class", "unknown cause")
+        return f"run: failed before ({cause})"
+    if (trial.folder / "resume.pt").exists():
+        return "run: continues from its checkpoint"
+    return "run"
+
+
+def _sums(plan: SweepPlan, priced: Sequence[tuple[PlannedTrial, Price]], throughput: Throughput) -> str:
+    missing = [(trial, price) for trial, price in priced if finished_result(trial) is None]
+    seconds = [throughput.seconds(price) for _, price in missing]
+    slots = _slots(plan.settings)
+    # With fewer trials than slots, or one very long one, the longest decides.
+    expected_s = max([sum(seconds) / slots, *seconds], default=0.0)
+    pflop = sum(price.training_pflop for _, price in missing)
+    return (
+        f"{len(missing)} of {len(priced)} trials would run, {pflop:.3g} PFLOP of training: about "
+        f"{duration(expected_s)} on {slots} slots at {throughput.gflop_per_s:.1f} GFLOP/s each; that speed is from "
+        f"{throughput.origin}. Evaluation and timing come on top."
+    )
+
+
+def _slots(settings: Settings) -> int:
+    if settings.cluster.name == "inline":
+        return 1
+    here = len(os.sched_getaffinity(0)) // settings.cluster.cpus_per_trial
+    return settings.cluster.slots or max(1, here)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns aligned: words to the left, numbers to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    words = {0, 1, len(widths) - 1}
+    return [
+        "  ".join(
+            cell.ljust(w) if i in words else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

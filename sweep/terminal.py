@@ -1,0 +1,78 @@
+"""The user's terminal, kept clear of what libraries print: that goes to the sweep's driver.log."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+
+@contextlib.contextmanager
+def terminal(log: Path, *, divert: bool) -> Iterator[TextIO]:
+    """The stream for our own lines. divert: everything else written to stdout or stderr goes to `log`.
+
+    File descriptors are diverted, not only Python's streams: Ray's native code writes to them directly.
+    """
+    if not divert:
+        yield sys.stdout
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = {number: os.dup(number) for number in (1, 2)}
+    for copy in saved.values():
+        os.set_inheritable(copy, False)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for number in saved:
+        os.dup2(file, number)
+    os.close(file)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        with os.fdopen(os.dup(saved[1]), "w", buffering=1) as stream:
+            yield stream
+    finally:
+        logging.getLogger().removeHandler(handler)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, copy in saved.items():
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+class Interrupts:
+    """Ctrl-C (or SIGTERM) once raises KeyboardInterrupt; a second time `at_once` runs and the process ends."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self.at_once: Callable[[], None] = lambda: None
+
+    @contextlib.contextmanager
+    def caught(self) -> Iterator[None]:
+        """While the block runs, the handlers are ours."""
+        before: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+        self.install()
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def install(self) -> None:
+        """Set the handlers (again: Ray puts one of its own in place of SIGTERM's)."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._count += 1
+        if self._count == 1:
+            raise KeyboardInterrupt
+        self.at_once()
+        os._exit(130)

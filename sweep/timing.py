@@ -1,0 +1,114 @@
+"""Timing jobs: each trained architecture once per kind of device, alone on its node."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rdc.errors import UserError
+from rdc.files import read_json
+from rdc.spec import to_plain
+from sweep.jobs import Job, NodeSlots, Outcome
+from sweep.plan import PlannedTrial, SweepPlan
+
+_CHECKPOINT = "model.safetensors"
+
+
+def missing_jobs(
+    plan: SweepPlan,
+    nodes: Sequence[NodeSlots],
+    probes: Mapping[str, Mapping[str, Any]],
+    results: Mapping[str, Mapping[str, Any]],
+    *,
+    entry: str,
+) -> list[Job]:
+    """One exclusive job per architecture and kind of device that has no timing yet.
+
+    probes: node -> rdc.machine.probe of it; nodes that joined later are not used. results: by spec_id.
+    """
+    nodes_of_device: dict[str, list[NodeSlots]] = defaultdict(list)
+    for node in nodes:
+        if node.node in probes:
+            nodes_of_device[str(probes[node.node]["device_slug"])].append(node)
+    jobs = []
+    for slug, alike in nodes_of_device.items():
+        turns: Iterator[NodeSlots] = itertools.cycle(alike)
+        for trial in _trained_architectures(plan, results):
+            out = _timing_file(plan, trial, slug)
+            if not _is_complete(out, trial):
+                jobs.append(_job(plan, trial, next(turns), out, entry))
+    return jobs
+
+
+def outcome_line(outcome: Outcome) -> str:
+    """What a timing job found, for the user."""
+    label = outcome.job.payload["label"]
+    if outcome.error is not None:
+        return f"{label}: no timing ({outcome.error.kind}: {outcome.error.message})"
+    try:
+        decode = read_json(outcome.job.payload["out"])["decode"]
+        medians = {part: decode[f"{part}_ms"]["median"] for part in ("total", "network", "entropy")}
+    except (UserError, KeyError, TypeError):
+        return f"{label}: the timing job wrote no usable {Path(outcome.job.payload['out']).name}"
+    total, network, entropy = (f"{medians[part]:.0f}" for part in ("total", "network", "entropy"))
+    return f"{label}: decode {total} ms (networks {network}, entropy coding {entropy})"
+
+
+def _trained_architectures(
+    plan: SweepPlan, results: Mapping[str, Mapping[str, Any]]
+) -> Iterator[PlannedTrial]:
+    """The first usable trial of each architecture: its weights are what is timed."""
+    seen = set()
+    for wanted in ("ok", "rate_mismatch"):
+        for trial in plan.trials:
+            status = results.get(trial.spec.spec_id, {}).get("status")
+            if trial.spec.arch_id not in seen and status == wanted and (trial.folder / _CHECKPOINT).exists():
+                seen.add(trial.spec.arch_id)
+                yield trial
+
+
+def _timing_file(plan: SweepPlan, trial: PlannedTrial, device_slug: str) -> Path:
+    threads = plan.settings.cluster.timing.threads
+    name = f"{trial.spec.arch_id}__{device_slug}__{threads}t__{plan.precision}.json"
+    return plan.folder / "timing" / name
+
+
+def _is_complete(path: Path, trial: PlannedTrial) -> bool:
+    try:
+        return path.exists() and bool(read_json(path)["arch_id"] == trial.spec.arch_id)
+    except (UserError, KeyError, TypeError):
+        return False
+
+
+def _job(plan: SweepPlan, trial: PlannedTrial, node: NodeSlots, out: Path, entry: str) -> Job:
+    timing = plan.settings.cluster.timing
+    large_enough = [
+        image.path
+        for image in plan.data.evaluation.images
+        if image.height_px >= timing.height_px and image.width_px >= timing.width_px
+    ]
+    payload = {
+        "model": to_plain(trial.spec.model),
+        "arch_id": trial.spec.arch_id,
+        "label": trial.label,
+        "checkpoint": str(trial.folder / _CHECKPOINT),
+        "image": large_enough[0] if large_enough else None,
+        "device": "cuda" if node.gpus_per_slot else "cpu",
+        "threads": timing.threads,
+        "precision": plan.precision,
+        "height_px": timing.height_px,
+        "width_px": timing.width_px,
+        "repeats": timing.repeats,
+        "out": str(out),
+    }
+    return Job(
+        job_id=f"timing {out.stem}",
+        entry=entry,
+        payload=payload,
+        log=str(out.parent / "log.txt"),
+        exclusive=True,
+        node=node.node,
+    )
