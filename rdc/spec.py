@@ -84,6 +84,7 @@ class Recipe:
     aux_learning_rate: float = 1e-3
     rate_ramp_steps: int = 0  # steps over which the rate term grows from 0 to its full weight
     ema_decay: float = 0.0  # 0 switches the moving average of the weights off
+    initialisation: Literal["random", "wavelet"] = "random"  # wavelet: rdc.models.layers.wavelet
 
     def __post_init__(self) -> None:
         for field in ("steps", "batch_size", "crop_px"):

@@ -24,6 +24,7 @@ from rdc.files import atomic_write_json, read_json
 from rdc.fresh_decode import decodes_alike
 from rdc.machine import device_name, environment, node_hash, resolve_device, set_threads
 from rdc.models.codec import Codec, build
+from rdc.models.layers.wavelet import start_as_wavelet
 from rdc.result import (
     RESULT_FILE,
     SCHEMA_VERSION,
@@ -173,6 +174,8 @@ class _Trial:
     def _build(self) -> Codec:
         torch.manual_seed(self.spec.seed)
         codec = build(self.spec.model)
+        if self.spec.recipe.initialisation == "wavelet":
+            start_as_wavelet(codec)
         warm_start, path = self.spec.warm_start, self.run_settings.warm_start_checkpoint
         if warm_start is not None:
             if path is None:

@@ -163,6 +163,11 @@ class Hyperprior(nn.Module, abc.ABC):
         loss: Tensor = self.entropy_bottleneck.loss()
         return loss
 
+    @torch.no_grad()
+    def start_scales(self, scales: Tensor) -> None:
+        """Start training from these scales, one per channel of y, through the last bias of h_s."""
+        self.h_s[-1].bias[: len(scales)] = scales  # type: ignore[index,union-attr,operator]
+
     def _quantise(self, values: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         """(what the networks see, what is rated)."""
         if not self.training:

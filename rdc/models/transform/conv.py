@@ -64,5 +64,12 @@ def build_synthesis(params: Params, depth: Depth) -> nn.Sequential:
     return nn.Sequential(*layers, last)
 
 
+def strided_layers(g_a: nn.Module, g_s: nn.Module) -> tuple[list[nn.Conv2d], list[nn.ConvTranspose2d]]:
+    """The 5x5 layers of stride 2 of both transforms, in encoder order: what a wavelet start overwrites."""
+    convs = [m for m in g_a.children() if isinstance(m, nn.Conv2d)]
+    deconvs = [m for m in g_s.children() if isinstance(m, nn.ConvTranspose2d)]
+    return convs, deconvs[::-1]
+
+
 def _norm(params: Params, channels: int, *, inverse: bool = False) -> GDN:
     return GDN(channels, power=1 if params.norm == "gdn1" else 2, inverse=inverse)
