@@ -1,0 +1,173 @@
+"""What every component must do, run on whatever lies in rdc/models: a new file is tested without being listed."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import conf
+from rdc.bitstream import decode_image, encode_image
+from rdc.checkpoint import load_model, model_hash, save_model
+from rdc.complexity import count, measure
+from rdc.errors import UserError
+from rdc.models.codec import Codec, build
+from rdc.spec import COMPONENT_GROUPS, ModelSpec, component, component_names, parse_model, to_plain
+
+CONF = Path(conf.__file__).parent
+DEPTH = {"channels": [8, 12, 16], "latent_channels": 20, "extra_layers": [1, 0, 2]}
+COMPONENTS = [(group, name) for group in COMPONENT_GROUPS for name in component_names(group)]
+
+
+def legal_models() -> dict[str, ModelSpec]:
+    """Every combination of components, with their defaults, that the components themselves allow."""
+    models = {}
+    for names in itertools.product(*(component_names(group) for group in COMPONENT_GROUPS)):
+        config: dict[str, Any] = {
+            group: {"name": name} for group, name in zip(COMPONENT_GROUPS, names, strict=True)
+        }
+        depth = getattr(component("transform", names[0]), "EXAMPLE_DEPTH", DEPTH)
+        try:
+            models["-".join(names)] = parse_model({**config, "depth": depth})
+        except UserError:
+            continue
+    return models
+
+
+MODELS = legal_models()
+
+
+@pytest.fixture(params=MODELS.values(), ids=MODELS.keys())
+def codec(request: pytest.FixtureRequest) -> Codec:
+    """A codec with seeded weights, latents spread over many symbols, and tables."""
+    torch.manual_seed(0)
+    made = build(request.param)
+    with torch.no_grad():
+        *_, weight, _bias = made.g_a.parameters()
+        weight.mul_(8)
+    made.update(update_quantiles=True)
+    return made.eval()
+
+
+def image(height_px: int, width_px: int, batch: int = 1) -> torch.Tensor:
+    return torch.rand(batch, 3, height_px, width_px, generator=torch.Generator().manual_seed(1))
+
+
+def test_every_group_has_a_legal_model() -> None:
+    seen = {(group, getattr(model, group).name) for model in MODELS.values() for group in COMPONENT_GROUPS}
+    assert seen == set(COMPONENTS)
+
+
+@pytest.mark.parametrize(("group", "name"), COMPONENTS)
+def test_a_yaml_of_the_same_name_holds_the_defaults(group: str, name: str) -> None:
+    config = conf.compose([f"{group}={name}"])[group]
+    params = component(group, name).Params()
+    assert config == to_plain(params), f"conf/{group}/{name}.yaml differs from the defaults of its Params"
+
+
+@pytest.mark.parametrize("group", COMPONENT_GROUPS)
+def test_every_yaml_has_a_component(group: str) -> None:
+    assert {path.stem for path in (CONF / group).glob("*.yaml")} == set(component_names(group))
+
+
+def test_spec_survives_json(codec: Codec) -> None:
+    assert parse_model(to_plain(codec.spec)) == codec.spec
+
+
+def test_one_training_step_reaches_every_parameter(codec: Codec) -> None:
+    codec.train()
+    x = image(128, 64, batch=2)
+    out = codec(x)
+    bits = sum(-torch.log2(p).sum() for p in out["likelihoods"].values())
+    (bits / x.numel() + (out["x_hat"] - x).square().mean() + codec.aux_loss()).backward()
+    for name, parameter in codec.named_parameters():
+        assert parameter.grad is not None, f"{name} has no gradient"
+        assert parameter.grad.isfinite().all(), f"{name} has a gradient that is not finite"
+    trained = [p for name, p in codec.named_parameters() if p.grad.abs().sum() > 0]  # type: ignore[union-attr]
+    assert len(trained) > 0.9 * len(list(codec.parameters()))
+
+
+def test_quantiles_are_left_to_the_auxiliary_loss(codec: Codec) -> None:
+    codec.train()
+    out = codec(image(64, 64))
+    (out["x_hat"].sum() + sum(p.sum() for p in out["likelihoods"].values())).backward()
+    assert codec.quantile_parameters(), "no quantiles found"
+    for quantiles in codec.quantile_parameters():
+        assert quantiles.grad is None or not quantiles.grad.any()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (17, 33), (65, 130)])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_decoding_gives_what_evaluation_saw(codec: Codec, size: tuple[int, int], precision: Any) -> None:
+    codec.set_transform_precision(precision)
+    x = image(*size, batch=2)
+    seen = codec(x)
+    coded = codec.compress(x)
+    decoded = codec.decompress(coded["strings"], coded["shape"], coded["size"], coded["symbols_crc32"])
+    assert seen["y_hat"].unique().numel() > 8, "the latents are too quiet for this test to mean anything"
+    assert torch.equal(decoded["y_hat"], seen["y_hat"])
+    assert decoded["x_hat"].shape == x.shape
+    assert torch.equal(decoded["x_hat"], seen["x_hat"].clamp(0, 1))
+
+
+def test_thread_count_and_gradients_change_no_symbol(codec: Codec) -> None:
+    x = image(65, 130)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = codec.compress(x)
+        torch.set_num_threads(2)
+        decoded = codec.decompress(one["strings"], one["shape"], symbols_crc32=one["symbols_crc32"])
+        with torch.enable_grad():
+            assert torch.equal(codec(x)["y_hat"], decoded["y_hat"])
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_an_image_is_coded_alike_alone_and_in_a_batch(codec: Codec) -> None:
+    x = image(64, 128, batch=3)
+    together = codec.compress(x)
+    y_hat = codec.decompress([s[1:2] for s in together["strings"]], together["shape"])["y_hat"]
+    batch = codec.decompress(together["strings"], together["shape"])["y_hat"]
+    assert torch.equal(y_hat[0], batch[1])
+
+
+def test_a_wrong_checksum_of_symbols_is_refused(codec: Codec) -> None:
+    coded = codec.compress(image(64, 64))
+    with pytest.raises(UserError, match="decoded symbols differ from the encoder's"):
+        codec.decompress(coded["strings"], coded["shape"], symbols_crc32=[coded["symbols_crc32"][0] ^ 1])
+
+
+def test_a_saved_codec_decodes_what_the_first_one_coded(codec: Codec, tmp_path: Path) -> None:
+    x = image(40, 70)
+    data = encode_image(codec, x, model_hash(codec))
+    save_model(tmp_path / "model.safetensors", codec, extra={})
+    loaded, _ = load_model(tmp_path / "model.safetensors")
+    x_hat = decode_image(loaded, data, model_hash(tmp_path / "model.safetensors"))
+    assert torch.equal(x_hat, codec(x)["x_hat"].clamp(0, 1))
+
+
+def test_parts_sum_to_the_totals(codec: Codec) -> None:
+    described = measure(codec).to_dict()
+    for direction in ("encode", "decode"):
+        for key, total in described[direction].items():
+            of_parts = sum(part[f"{direction}_{key}"] for part in described["parts"].values())
+            assert of_parts == pytest.approx(total, rel=1e-12)
+        assert described[direction]["parity_kflop_per_px"] > 0
+    assert sum(part["params"] for part in described["parts"].values()) == described["params"]["total"]
+    without_g_a = described["params"]["total"] - described["parts"]["g_a"]["params"]
+    assert described["params"]["total_without_g_a"] == without_g_a
+
+
+@pytest.mark.parametrize("size", [(64, 128), (17, 33)])
+def test_executed_cost_is_what_coding_really_runs(codec: Codec, size: tuple[int, int]) -> None:
+    x = image(*size)
+    expected = measure(codec, *size)
+    coded = codec.compress(x)
+    encode = count(lambda: codec.compress(x), codec.parts())
+    decode = count(lambda: codec.decompress(coded["strings"], coded["shape"]), codec.parts())
+    assert expected.operations["encode"]["executed"] == encode.flop
+    assert expected.operations["decode"]["executed"] == decode.flop
