@@ -82,7 +82,7 @@ def bdrate_text(
         text.paragraph("no value", f"{reason}: {text.some(dict.fromkeys(group['label']))}")
         for reason, group in refused.groupby("refused", sort=False)
     ]
-    lines.append(text.paragraph("files", ", ".join(map(str, files))))
+    lines.append(text.files_line(files))
     return "\n".join(lines)
 
 

@@ -76,6 +76,12 @@ def average_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     return typed(pd.DataFrame(averaged, columns=[*rows.columns, "seeds"]))
 
 
+def distinct_labels(rows: pd.DataFrame) -> pd.DataFrame:
+    """Labels that several architectures share get the start of the arch_id, to tell them apart."""
+    shared = rows.groupby("label")["arch_id"].transform("nunique") > 1
+    return rows.assign(label=rows["label"].where(~shared, rows["label"] + " #" + rows["arch_id"].str[:4]))
+
+
 def _unusable(frame: pd.DataFrame, objectives: list[str]) -> pd.Series:
     reasons = pd.Series("", index=frame.index, dtype=object)
     for name in objectives:

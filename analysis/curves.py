@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.anchors import Anchor
 from analysis.bdrate import Curve, bd_rate, rate_saving_pct
-from analysis.comparable import average_seeds
+from analysis.comparable import average_seeds, distinct_labels
 from analysis.errors import AnalysisError
 from analysis.rows import dataset_mismatch
 from analysis.settings import MIN_POINTS, Settings
@@ -39,6 +39,7 @@ class TrialCurve:
 
 def trial_curves(frame: pd.DataFrame) -> list[TrialCurve]:
     """All trials with status ok and a rate and PSNR, grouped by architecture, budget and evaluation set."""
+    frame = distinct_labels(frame)
     usable = frame[(frame["status"] == "ok") & frame["bpp"].notna() & frame["psnr_db"].notna()]
     curves = []
     for (arch_id, budget_id, _), group in usable.groupby(

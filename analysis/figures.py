@@ -8,10 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis.anchors import Anchor
@@ -26,6 +28,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # From this ratio on a linear axis would press most points into a corner.
 LOG_RATIO = 4.0
+# Tukey's fence for far outliers.
+FAR_IQRS = 3.0
 
 _AXIS_TEXT = {
     "rd_loss": "rd_loss = bpp + lmbda 255² MSE  [bit/px]",
@@ -83,19 +87,53 @@ def _why_missing(architectures: pd.DataFrame, x: str, y: str) -> str:
 def _scatter(points: pd.DataFrame, x: str, y: str, path: Path, every: pd.DataFrame) -> Path:
     """Architectures in one plane with that plane's own frontier as a step line."""
     figure, axes = _new_figure()
-    best = _draw_points(axes, points, x, y, family_styles(every["family"]))
-    (steps,) = axes.plot(
-        *_steps(best, x, y), color="0.3", linewidth=1.3, zorder=2, label="frontier in this plane"
-    )
+    styles = family_styles(every["family"])
+    inside = points[~_far_off(points, x, y)]
+    best = _draw_points(axes, inside, x, y, styles)
+    line = _draw_steps(axes, best, x, y)
     axes.set_xlabel(axis_text(x))
     axes.set_ylabel(axis_text(y))
-    _scale(axes, "x", points[x], force_log=x.startswith("k"))
-    _scale(axes, "y", points[y])
-    axes.set_title(_title(points, len(every) - len(points)), fontsize=9.5, loc="left", color="0.25")
+    _scale(axes, "x", inside[x], force_log=x.startswith("k"))
+    _scale(axes, "y", inside[y])
+    axes.set_title(_title(points, every, inside), fontsize=9.5, loc="left", color="0.25")
     _legend(figure, axes)
-    labels = list(zip(best[x], best[y], best["label"], strict=True))
-    place_labels(axes, labels, points[[x, y]].to_numpy(dtype=np.float64), steps)
+    _name_points(figure, axes, best[[x, y, "label"]], inside[[x, y]].to_numpy(dtype=np.float64), line)
     return _save(figure, path)
+
+
+def _far_off(points: pd.DataFrame, x: str, y: str) -> pd.Series:
+    """Points so bad in y that showing them would press the others together; never a frontier point."""
+    bad = points[y] if column(y).better == "low" else -points[y]
+    low, high = bad.quantile(0.25), bad.quantile(0.75)
+    return (bad > high + FAR_IQRS * (high - low)) & ~_plane_frontier(points, x, y)
+
+
+def _name_points(
+    figure: Figure, axes: Axes, named: pd.DataFrame, points: npt.NDArray[np.float64], line: Line2D
+) -> None:
+    """Labels beside the frontier points; where not all have room, numbers and a list of their meaning."""
+    labels = [(float(x), float(y), str(label)) for x, y, label in named.itertuples(index=False)]
+    if not place_labels(axes, labels, points, line):
+        return
+    for text in list(axes.texts):
+        text.remove()
+    numbered = [(x, y, str(number)) for number, (x, y, _) in enumerate(labels, start=1)]
+    names = [f"{number}  {label}" for number, (_, _, label) in enumerate(labels, start=1)]
+    blank = [Line2D([], [], linestyle="none") for _ in names]
+    figure.legend(
+        blank, names, loc="outside right upper", frameon=False, fontsize=8, handlelength=0, handletextpad=0
+    )
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width + 0.07 * max(map(len, names)), height)
+    place_labels(axes, numbered, points, line)
+
+
+def _draw_steps(axes: Axes, best: pd.DataFrame, x: str, y: str) -> Line2D:
+    """Edge of the attained region: between two architectures, what the money buys is the cheaper one."""
+    along, up = (np.repeat(best[name].to_numpy(dtype=np.float64), 2) for name in (x, y))
+    corners = (along[1:], up[:-1]) if column(x).better == "low" else (along[:-1], up[1:])
+    (line,) = axes.plot(*corners, color="0.3", linewidth=1.3, zorder=2, label="frontier in this plane")
+    return line
 
 
 def _draw_points(
@@ -127,12 +165,6 @@ def _draw_points(
         label="hollow: dominated in this plane",
     )
     return points[on_frontier].sort_values(x)
-
-
-def _steps(best: pd.DataFrame, x: str, y: str) -> tuple[list[float], list[float]]:
-    """Corners of the attained region: between two architectures, what the money buys is the cheaper one."""
-    along, up = (np.repeat(best[name].to_numpy(dtype=np.float64), 2).tolist() for name in (x, y))
-    return (along[1:], up[:-1]) if column(x).better == "low" else (along[:-1], up[1:])
 
 
 def draw_rd(curves: Sequence[TrialCurve], anchors: Sequence[Anchor], path: Path) -> Path:
@@ -211,15 +243,19 @@ def _plane_frontier(points: pd.DataFrame, x: str, y: str) -> pd.Series:
     return pd.Series(frontier_mask(points[[x, y]].to_numpy(dtype=np.float64) * signs), index=points.index)
 
 
-def _title(points: pd.DataFrame, missing: int) -> str:
+def _title(points: pd.DataFrame, every: pd.DataFrame, inside: pd.DataFrame) -> str:
+    """What the points have in common, and who is not to be seen."""
     first = points.iloc[0]
-    images = "" if pd.isna(first["eval_images"]) else f" ({first['eval_images']} images)"
-    parts = [f"{first['dataset'] or 'evaluation set not named'}{images}", f"lmbda {first['lmbda']:g}"]
+    parts = [f"{first['dataset'] or 'evaluation set not named'}", f"lmbda {first['lmbda']:g}"]
+    if not pd.isna(first["eval_images"]):
+        parts[0] += f" ({first['eval_images']} images)"
     if first["budget"]:
         steps = "" if pd.isna(first["steps"]) else f" ({first['steps']:,} steps)"
         parts.append(f"budget {first['budget']}{steps}")
-    if missing:
-        parts.append(f"{missing} architectures without this value")
+    if len(points) < len(every):
+        parts.append(f"{len(every) - len(points)} without this value")
+    if len(inside) < len(points):
+        parts.append(f"{len(points) - len(inside)} far worse, out of view")
     return ", ".join(parts)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis import figures, text
 from analysis.anchors import load_anchor
-from analysis.comparable import Choice, Selection, average_seeds, comparable
+from analysis.comparable import Choice, Selection, average_seeds, comparable, distinct_labels
 from analysis.curves import trial_curves
 from analysis.errors import AnalysisError
 from analysis.files import write_csv
@@ -61,7 +61,7 @@ def report(
     """Compute, write and print; the output folder is made if needed."""
     names = check_objectives(objectives)
     selection = comparable(source.frame, names, choice)
-    architectures = rank(average_seeds(selection.rows), names)
+    architectures = rank(average_seeds(distinct_labels(selection.rows)), names)
     frontier = architectures[architectures["on_frontier"]].sort_values(names[::-1], kind="stable")
     trials = mark(source.frame, selection, architectures)
     files = [

@@ -16,7 +16,7 @@ MIN_OVERLAP = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """min_bpp, max_bpp: range of the anchor's rate. min_overlap: least share of the tested curve's PSNR range."""
+    """min_bpp, max_bpp: range of the anchor's rate. min_overlap: least share of a curve's own PSNR range."""
 
     method: Method = "pchip"
     min_bpp: float | None = None

@@ -16,7 +16,8 @@ from analysis.rows import SAVINGS
 from analysis.schema import column
 
 WIDTH = 112
-LABEL_WIDTH = 34
+TABLE_WIDTH = 120
+LABEL_WIDTH = 40
 _INDENT = 14
 
 
@@ -41,6 +42,7 @@ _SHOWN = (
     Shown("time_dec_net_ms", ("networks", "dec ms"), ".0f"),
     Shown("time_dec_total_ms", ("total", "dec ms"), ".0f"),
 )
+_FIRST_TO_GO = ("time_dec_net_ms", "ms_ssim_db", "params_m")
 
 
 def frontier_text(
@@ -59,20 +61,24 @@ def frontier_text(
         lines.append(f"No frontier for {source.name}: none of its {len(trials)} trials can be compared.")
     else:
         goals = ", ".join(f"{name} ({column(name).better})" for name in objectives)
-        lines.append(
-            f"Frontier of {source.name}: {len(frontier)} of {len(architectures)} architectures are dominated "
-            f"by no other in {goals}; lmbda {architectures['lmbda'].iloc[0]:g}\n"
+        title = (
+            f"Frontier of {source.name}: {len(frontier)} of {len(architectures)} architectures are dominated by "
+            f"no other in {goals}; lmbda {architectures['lmbda'].iloc[0]:g}"
         )
+        lines += [textwrap.fill(title, WIDTH), ""]
         lines += [architecture_table(frontier, objectives), ""]
         lines += basis(architectures)
     lines += [paragraph("not compared", line) for line in left_aside(trials)]
     lines += [paragraph("no figure", line) for line in left_out]
-    lines += [paragraph("files", ", ".join(map(str, files)))]
+    lines.append(files_line(files))
     return "\n".join(lines)
 
 
 def architecture_table(frame: pd.DataFrame, objectives: Sequence[str] = ()) -> str:
-    """One line per architecture; columns without any value are left out, other objectives come last."""
+    """One line per architecture; columns without any value are left out, other objectives come last.
+
+    If the table would be wider than a terminal, the columns that matter least go first.
+    """
     shown = [*_SHOWN]
     for name in objectives:
         if name not in {s.name for s in shown} and name != "kmac_per_px_dec":
@@ -83,7 +89,12 @@ def architecture_table(frame: pd.DataFrame, objectives: Sequence[str] = ()) -> s
         [shorten(row["label"], LABEL_WIDTH), *(cell(row[s.name], s.form) for s in shown)]
         for _, row in frame.iterrows()
     ]
-    return columns_text(heads, body)
+    table = columns_text(heads, body)
+    if max(map(len, table.splitlines())) > TABLE_WIDTH:
+        for name in _FIRST_TO_GO:
+            if name in frame and name not in objectives:
+                return architecture_table(frame.drop(columns=name), objectives)
+    return table
 
 
 def columns_text(heads: Sequence[tuple[str, str]], body: Sequence[Sequence[str]]) -> str:
@@ -177,6 +188,14 @@ def paragraph(head: str, body: str) -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def files_line(files: Iterable[Path]) -> str:
+    """The folder once, shorter where it is below the current one, and the names of its files."""
+    every = [path.resolve() for path in files]
+    folder = every[0].parent
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    return paragraph("files", f"in {shown}/: {', '.join(path.name for path in every)}")
 
 
 def shorten(text: str, width: int) -> str:

@@ -73,7 +73,7 @@ def result(
         "spec_id": spec_id,
         "curve_id": curve,
         "arch_id": arch,
-        "label": f"{'ms' if mean_scale else 's'}-hyperprior n{width} m{3 * width // 2}",
+        "label": f"{transform} {width}-{width}-{width}/{3 * width // 2} {'mean-' * mean_scale}scale",
         "family": f"{transform}/{entropy_model}/conv",
         "spec": {
             "model": model,
@@ -142,7 +142,12 @@ def result(
                 "images": 240,
                 "content_hash": "a1b2c3d4e5f6",
             },
-            "eval": {"name": dataset, "source": "synthetic", "images": images, "content_hash": _hash(dataset)},
+            "eval": {
+                "name": dataset,
+                "source": "synthetic",
+                "images": images,
+                "content_hash": _hash(dataset),
+            },
         },
         "environment": {"torch": "2.8", "git_revision": "0000000", "semantics_version": 1, "device": "cpu"},
         "warm_start": warm_start,
@@ -151,7 +156,11 @@ def result(
     }
     if status == "failed":
         tree |= {"evaluation": None, "complexity": None, "training": None}
-        tree["error"] = {"class": "FloatingPointError", "message": "loss is not finite, three times", "log": "log.txt"}
+        tree["error"] = {
+            "class": "FloatingPointError",
+            "message": "loss is not finite, three times",
+            "log": "log.txt",
+        }
     return tree
 
 
@@ -165,7 +174,9 @@ def _counts(kmac: float) -> dict[str, float]:
     }
 
 
-def timing(tree: dict[str, Any], *, device_slug: str = "cpu-synthetic", factor: float = 1.0) -> dict[str, Any]:
+def timing(
+    tree: dict[str, Any], *, device_slug: str = "cpu-synthetic", factor: float = 1.0
+) -> dict[str, Any]:
     """The timing JSON of a result's architecture: a fixed part, and one that grows with the work."""
     kmac = tree["complexity"]["decode"]["parity_kmac_per_px"]
     network_ms = factor * (25 + 1.9 * kmac * (1 + 0.3 * _noise("time", tree["arch_id"])))
@@ -173,7 +184,11 @@ def timing(tree: dict[str, Any], *, device_slug: str = "cpu-synthetic", factor: 
     def stage(median: float) -> dict[str, float]:
         return {"median": median, "q25": 0.97 * median, "q75": 1.05 * median}
 
-    stages = {"network_ms": stage(network_ms), "entropy_ms": stage(38.0), "total_ms": stage(network_ms + 38.0)}
+    stages = {
+        "network_ms": stage(network_ms),
+        "entropy_ms": stage(38.0),
+        "total_ms": stage(network_ms + 38.0),
+    }
     return {
         "schema_version": 1,
         "arch_id": tree["arch_id"],
@@ -193,7 +208,11 @@ def timing(tree: dict[str, Any], *, device_slug: str = "cpu-synthetic", factor: 
 
 
 def write_sweep(
-    folder: Path, results: list[dict[str, Any]], *, timings: list[dict[str, Any]] | None = None, planned: int = 0
+    folder: Path,
+    results: list[dict[str, Any]],
+    *,
+    timings: list[dict[str, Any]] | None = None,
+    planned: int = 0,
 ) -> Path:
     """A sweep folder with these results; without `timings`, one timing per architecture that has a cost."""
     for tree in results:
@@ -218,7 +237,7 @@ def grid(**changes: Any) -> list[dict[str, Any]]:
 
 
 def example() -> list[dict[str, Any]]:
-    """What the committed example table holds: twelve architectures, two of them as curves, and two mishaps."""
+    """What the committed example table holds: twelve architectures, two also as curves, and two mishaps."""
     curves = [
         result(width, "mean_scale_hyperprior", lmbda=lmbda, warm_start={"spec_id": "w", "lmbda": 0.013})
         for width in (64, 128)
