@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...]`: run the benchmarks of this folder one after the other, then print their tables.
+"""`python -m benchmarks [NAME ...]`: run the benchmarks of this folder in turn, then print their tables.
 
 Each is a script of its own, `benchmarks/NAME.py`, with its options behind `--help`.
 """
@@ -16,7 +16,7 @@ KNOWN = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.starts
 
 
 def run(name: str) -> tuple[int, str]:
-    """Exit code of a benchmark, and what it printed with the time that it took; its progress goes to stderr."""
+    """Exit code of a benchmark, and what it printed and how long it took; its progress goes to stderr."""
     started_s = time.monotonic()
     done = subprocess.run([sys.executable, str(FOLDER / f"{name}.py")], stdout=subprocess.PIPE, text=True)
     minutes = (time.monotonic() - started_s) / 60
