@@ -169,7 +169,7 @@ _NOT_SEPARABLE = object()
 
 
 def _sort_overrides(point: list[str]) -> tuple[list[str], list[tuple[str, Any]], list[str]]:
-    """A point's overrides as group choices, (dotted key, value) pairs, and those with +, ~ or @ in the key."""
+    """A point's overrides as group choices, (dotted key, value) pairs, and those with +, ~ or @."""
     choices, values, others = [], [], []
     for text in point:
         kind, key, value = _parsed(text)

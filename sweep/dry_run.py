@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rdc.result import read_any, shares_of_paper
+from sweep.machines import known_precision, precision_by_probes
 from sweep.plan import Candidate, PlannedTrial, Precision, SweepPlan, choose_data, make_plan
 from sweep.pricing import Price, PriceList, Throughput, measured_throughput, probed_throughput
 from sweep.progress import duration
-from sweep.record import finished_result, read_sweep
+from sweep.record import finished_result
 from sweep.settings import Settings
 
 _HEADS = ("trial", "architecture", "params M", "decode kFLOP/px", "training PFLOP", "expected", "state")
@@ -26,10 +27,9 @@ def show_dry_run(config: Mapping[str, Any], settings: Settings, candidates: Sequ
     throughput = measured_throughput(plan.trials) or probed_throughput(precision)
     recipe = settings.budget.recipe
     share = shares_of_paper(recipe)["percent_of_paper_steps"]
-    print(
-        f"budget {settings.budget.name}: {recipe.steps:,} steps of {recipe.batch_size} crops of {recipe.crop_px} px "
-        f"({share:.3g} % of the study's steps); precision {precision} ({why})"
-    )
+    steps = f"{recipe.steps:,} steps of {recipe.batch_size} crops of {recipe.crop_px} px"
+    print(f"budget {settings.budget.name}: {steps}, {share:.3g} % of the study's steps")
+    print(f"precision {precision} ({why})")
     print()
     names = plan.names()
     rows = [_row(trial, names[trial.spec.spec_id], price, throughput) for trial, price in priced]
@@ -45,17 +45,14 @@ def show_dry_run(config: Mapping[str, Any], settings: Settings, candidates: Sequ
 
 
 def _precision(settings: Settings) -> tuple[Precision, str]:
-    wanted = settings.budget.precision
-    if wanted != "auto":
-        return wanted, "as asked"
-    before = (read_sweep(settings.folder) or {}).get("precision")
-    if before in ("fp32", "bf16"):
-        return before, "as in this sweep so far"
+    known = known_precision(settings)
+    if known is not None:
+        return known, "as asked" if settings.budget.precision == known else "as in this sweep so far"
     from rdc.machine import probe
 
     found = probe()
-    chosen: Precision = "bf16" if found["bf16_fast"] else "fp32"
-    return chosen, f"a probe of this machine: bf16 is {found['bf16_speedup']} times as fast as fp32"
+    gain = f"a probe of this machine: bf16 is {found['bf16_speedup']:.1f} times as fast as fp32"
+    return precision_by_probes([found]), gain
 
 
 def _row(trial: PlannedTrial, name: str, price: Price, throughput: Throughput) -> tuple[str, ...]:
@@ -91,9 +88,9 @@ def _sums(plan: SweepPlan, priced: Sequence[tuple[PlannedTrial, Price]], through
     expected_s = max([sum(seconds) / slots, *seconds], default=0.0)
     pflop = sum(price.training_pflop for _, price in missing)
     return (
-        f"{len(missing)} of {len(priced)} trials would run, {pflop:.3g} PFLOP of training: about "
-        f"{duration(expected_s)} on {slots} slots at {throughput.gflop_per_s:.1f} GFLOP/s each; that speed is from "
-        f"{throughput.origin}. Evaluation and timing come on top."
+        f"{len(missing)} of {len(priced)} trials would run, {pflop:.3g} PFLOP of training: "
+        f"about {duration(expected_s)} on {slots} slots at {throughput.gflop_per_s:.1f} GFLOP/s each;\n"
+        f"that speed is from {throughput.origin}. Evaluation and timing come on top."
     )
 
 

@@ -134,15 +134,15 @@ class RayExecutor:
         self._slots_since = 0.0
 
     def start(self) -> list[NodeSlots]:
-        """Start or join Ray and begin to start the slots, which import for some seconds before they take jobs."""
+        """Start or join Ray and begin to start the slots, which import for seconds before they take jobs."""
         self._connect()
         if self._wanted_gpus is None:
             self._gpus = 1.0 if any(self._gpus_of(n) >= 1 for n in self._alive_nodes()) else 0.0
         self._fill_nodes()
         if not self._handles:
             raise UserError(
-                f"no node has room for a trial of {self._cpus} CPUs and {self._gpus:g} GPUs; the cluster has "
-                f"{_resources_text(self._alive_nodes())}; lower cluster.cpus_per_trial or cluster.gpus_per_trial"
+                f"no node has room for a trial of {self._cpus} CPUs and {self._gpus:g} GPUs; there are "
+                f"{_resources_text(self._alive_nodes())}; lower cluster.cpus_per_trial or gpus_per_trial"
             )
         self._slots_since = time.monotonic()
         return self._node_slots()
@@ -343,7 +343,7 @@ class RayExecutor:
         os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
         import ray
 
-        address = self._address or os.environ.get("RAY_ADDRESS") or "local"
+        address = self._address or "local"
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
         try:
             if address == "local":

@@ -7,7 +7,7 @@ It speaks JSON lines over the socket whose number is its first argument:
   in   {"run": {job_id, entry, payload, log, deadline_s}}   {"stop": grace_s}   end of file: stop at once
   out  {"ready": {...}}   {"ended": {"value" | "error", started_at, ended_at}}
 
-Nothing here may call torch: a process that has run one operation has threads, and children forked from it hang.
+Nothing here may call torch: a process that ran one operation has threads, and children forked from it hang.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from rdc.errors import UserError
 
@@ -93,6 +93,9 @@ class Executor(Protocol):
     def stop(self, grace_s: float) -> None:
         """End all jobs, after a polite request kill what remains, and give back all resources."""
 
+    def kill(self) -> None:
+        """Kill all jobs without waiting, for a process that is about to end."""
+
 
 def resolve_entry(entry: str) -> Any:
     """The function that "module:function" names."""
@@ -168,6 +171,9 @@ class InlineExecutor:
     def stop(self, grace_s: float) -> None:
         self._job = None
 
+    def kill(self) -> None:
+        self._job = None
+
 
 class _Tee(io.TextIOBase):
     def __init__(self, *streams: TextIO) -> None:
@@ -195,7 +201,7 @@ def _errors_also_into(log: str | None) -> Iterator[None]:
 
 
 def pythonpath() -> str:
-    """PYTHONPATH under which a worker finds the same packages as this process, checkout or installed wheel."""
+    """PYTHONPATH with which a worker finds the same packages as this process, checkout or installed wheel."""
     here = str(Path(__file__).resolve().parent.parent)
     inherited = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p != here]
     return os.pathsep.join([here, *inherited])

@@ -225,7 +225,7 @@ def _trial(
 class _Reporter:
     """Progress of long look-ups as a line now and then."""
 
-    def __init__(self, say: Say, every: int = 10) -> None:
+    def __init__(self, say: Say, every: int = 4) -> None:
         self._say = say
         self._every = every
         self._last = -1

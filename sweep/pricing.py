@@ -112,7 +112,7 @@ def _convolution_gflop_per_s(device: Any, dtype: Any) -> float:
 
     channels, side, batch = 128, 32, 4
     layer = torch.nn.Conv2d(channels, channels, 5, padding=2)
-    layer = layer.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    layer = layer.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
     x = torch.ones(batch, channels, side, side, device=device, dtype=dtype).to(
         memory_format=torch.channels_last
     )

@@ -1,4 +1,4 @@
-"""What the user sees while a sweep runs: a bar and a line per running trial, or plain lines without a terminal."""
+"""What the user sees while a sweep runs: a bar and a line per running trial, or plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Tally:
             self._busy_s += busy_s
 
     def left_s(self, running: Mapping[str, float]) -> float | None:
-        """Seconds to the end. running: seconds that each running trial has taken; None until one has finished."""
+        """Seconds to the end; None until a trial has finished. running: seconds that each one has taken."""
         if not self._finished_work or not self._busy_s:
             return None
         seconds_per_work = self._busy_s / self._finished_work
@@ -135,14 +135,12 @@ class PlainDisplay:
         _, watch = self._watches.pop(trial.spec.spec_id)
         busy_s = time.monotonic() - watch.started_at
         self._tally.add(trial.spec.spec_id, busy_s, failed=result["status"] == "failed")
-        self.say(
-            f"{self._tally.done:>3}/{self._tally.total:<3} {self._title(trial)}  {verdict(result)}  {duration(busy_s)}"
-        )
+        self.say(f"{_count(self._tally)} {self._title(trial)}  {verdict(result)}  {duration(busy_s)}")
 
     def update(self) -> None:
         if time.monotonic() - self._spoke_at < HEARTBEAT_S or not self._watches:
             return
-        self.say(f"{self._tally.done:>3}/{self._tally.total:<3} done{_left(self._tally, self._watches)}")
+        self.say(f"{_count(self._tally)} done{_left(self._tally, self._watches)}")
         for trial, watch in self._watches.values():
             watch.look()
             self.say(f"        {self._title(trial)}  {watch.text(trial.spec.recipe.steps)}")
@@ -178,9 +176,7 @@ class LiveDisplay:
         _, watch = self._watches.pop(trial.spec.spec_id)
         busy_s = time.monotonic() - watch.started_at
         self._tally.add(trial.spec.spec_id, busy_s, failed=result["status"] == "failed")
-        self.say(
-            f"{self._tally.done:>3}/{self._tally.total:<3} {self._title(trial)}  {verdict(result)}  {duration(busy_s)}"
-        )
+        self.say(f"{_count(self._tally)} {self._title(trial)}  {verdict(result)}  {duration(busy_s)}")
 
     def update(self) -> None:
         if time.monotonic() - self._drawn_at < _REDRAW_S:
@@ -235,6 +231,10 @@ def duration(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / divisor:.0f} {unit}" if divisor == 1 else f"{seconds / divisor:.1f} {unit}"
     return f"{seconds / 86400:.1f} days"
+
+
+def _count(tally: Tally) -> str:
+    return f"{tally.done:>3}/{tally.total:<3}"
 
 
 def _left(tally: Tally, watches: Mapping[str, tuple[PlannedTrial, TrialWatch]]) -> str:

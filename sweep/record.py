@@ -1,4 +1,4 @@
-"""The sweep's own files: its lock, sweep.json, and the results of trials whose process could not write one."""
+"""The sweep's own files: its lock, sweep.json, and results of trials whose process could not write one."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def write_sweep(plan: SweepPlan, command: Sequence[str], versions: Mapping[str, 
 
 
 def close_sweep(folder: Path, status: str) -> None:
-    """status: finished, or interrupted."""
+    """status: finished, interrupted or failed."""
     sweep = read_sweep(folder)
     if sweep is not None:
         atomic_write_json(folder / SWEEP_FILE, {**sweep, "ended_at": time.time(), "status": status})

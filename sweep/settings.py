@@ -73,7 +73,7 @@ class SearchSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SpaceSettings:
-    """Architectures to try: the grid of `axes` (override key -> values), then `points` (lists of overrides)."""
+    """Architectures to try: the grid of `axes` (override key -> values) and `points` (lists of overrides)."""
 
     name: str
     axes: dict[str, list[Any]] | None

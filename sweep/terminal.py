@@ -48,7 +48,7 @@ def terminal(log: Path, *, divert: bool) -> Iterator[TextIO]:
 
 
 class Interrupts:
-    """Ctrl-C (or SIGTERM) once raises KeyboardInterrupt; a second time `at_once` runs and the process ends."""
+    """Ctrl-C (or SIGTERM) once raises KeyboardInterrupt; twice, `at_once` runs and the process ends."""
 
     def __init__(self) -> None:
         self._count = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from rdc.errors import UserError
 from rdc.files import read_json
 from rdc.spec import to_plain
 from sweep.jobs import Job, NodeSlots, Outcome
+from sweep.machines import device_of
 from sweep.plan import PlannedTrial, SweepPlan
 
 _CHECKPOINT = "model.safetensors"
@@ -41,6 +43,17 @@ def missing_jobs(
             if not _is_complete(out, trial):
                 jobs.append(_job(plan, trial, next(turns), out, entry))
     return jobs
+
+
+def all_timed_here(plan: SweepPlan, results: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether every trained architecture has a timing on this machine; False where only probes can tell."""
+    if plan.settings.cluster.address or os.environ.get("RAY_ADDRESS"):
+        return False
+    from rdc.machine import device_slug, resolve_device
+
+    wanted = "cpu" if plan.settings.cluster.gpus_per_trial == 0 else "auto"
+    slug = device_slug(resolve_device(wanted))
+    return all(_is_complete(_timing_file(plan, t, slug), t) for t in _trained_architectures(plan, results))
 
 
 def outcome_line(outcome: Outcome) -> str:
@@ -96,7 +109,7 @@ def _job(plan: SweepPlan, trial: PlannedTrial, node: NodeSlots, out: Path, entry
         "label": trial.label,
         "checkpoint": str(trial.folder / _CHECKPOINT),
         "image": large_enough[0] if large_enough else None,
-        "device": "cuda" if node.gpus_per_slot else "cpu",
+        "device": device_of(node),
         "threads": timing.threads,
         "precision": plan.precision,
         "height_px": timing.height_px,

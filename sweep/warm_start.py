@@ -1,4 +1,4 @@
-"""`from=SWEEP top=K`: the best frontier architectures of a finished sweep, to be trained further from its weights."""
+"""`from=SWEEP top=K`: the best architectures of a finished sweep, trained further from their weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CHECKPOINT = "model.safetensors"
 
 
 def frontier_candidates(settings: Settings) -> list[Candidate]:
-    """The frontier's architectures, lowest rd_loss first, the first `top` of them; each with its checkpoint."""
+    """The first `top` architectures of the frontier, lowest rd_loss first, each with its checkpoint."""
     assert settings.source is not None, "called for from=SWEEP only"
     folder = _sweep_folder(settings.source, settings.runs_dir)
     if folder == settings.folder:

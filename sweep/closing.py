@@ -1,0 +1,58 @@
+"""What a sweep says at its end: the report, what went wrong, and what to type next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sweep.plan import SweepPlan
+from sweep.progress import duration
+
+
+def closing_text(
+    plan: SweepPlan, results: Mapping[str, Mapping[str, Any]], report: str, *, took_s: float
+) -> str:
+    """report: the printed frontier of analysis. results: by spec_id."""
+    return "\n".join(
+        ["", report, *_troubles(plan, results), _counts(results, took_s), "next:", *_next_commands(plan)]
+    )
+
+
+def relative(path: Path) -> str:
+    """The path as seen from the current folder, where it is below it."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def _troubles(plan: SweepPlan, results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    names = plan.names()
+    lines = []
+    for spec_id, result in results.items():
+        if result["status"] != "ok":
+            error = result.get("error") or {}
+            cause = f"{error.get('class')}: {error.get('message')}"
+            lines.append(f"{result['status']}: {names[spec_id]}: {cause}")
+            lines.append(f"  {relative(plan.folder / 'trials' / spec_id / 'log.txt')}")
+    return lines
+
+
+def _counts(results: Mapping[str, Mapping[str, Any]], took_s: float) -> str:
+    ok = sum(result["status"] == "ok" for result in results.values())
+    failed = sum(result["status"] == "failed" for result in results.values())
+    mismatches = len(results) - ok - failed
+    text = f"{ok} trials ok, {failed} failed"
+    if mismatches:
+        text += f", {mismatches} with a mismatch and kept off the frontier"
+    return f"{text}; this command took {duration(took_s)}"
+
+
+def _next_commands(plan: SweepPlan) -> list[str]:
+    ui = "make ui" if Path("Makefile").exists() else "python -m sweep.ui"
+    commands = {
+        ui: "curves, tables and images in MLflow",
+        f"python -m analysis bdrate {relative(plan.folder)}": "against BPG and VTM",
+        "python -m sweep +experiment=frontier budget=paper dry_run=true": "what the study's budget costs",
+    }
+    width = max(map(len, commands))
+    return [f"  {command:<{width}}  {what}" for command, what in commands.items()]
