@@ -1,7 +1,8 @@
-"""The commands that the documents show exist: make targets, modules, groups and files."""
+"""The commands that the documents show exist: make targets, modules, options, groups and files."""
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -50,7 +51,9 @@ def test_shown_commands_exist(document: str, line: str) -> None:
         module = ROOT / words[2].replace(".", "/")
         known = module.with_suffix(".py").exists() or (module / "__main__.py").exists()
         assert known or words[2] in {"pytest", "ruff", "pip"}, f"{document}: no module {words[2]}"
-        if words[2] == "sweep":
+        if words[2] in {"analysis", "rdc"}:
+            importlib.import_module(f"{words[2]}.__main__")._parser().parse_args(words[3:])
+        elif words[2] == "sweep":
             compose([word for word in words[3:] if not word.startswith("-") and "NAME" not in word])
     else:
         assert words[0] in {"git", "pip"} or (ROOT / words[0]).is_file(), f"{document}: {line}"
