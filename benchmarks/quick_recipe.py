@@ -2,12 +2,12 @@
 
     python benchmarks/quick_recipe.py                     # 3 seeds, about 8 minutes on two cores
 
-Both train the mean-scale hyperprior at one width on one thread, each in a process of its own, and are judged by
-rd_loss on the held-out validation images (estimated rate, 8-bit rounded pixels), never on evaluation images.
+Both train the mean-scale hyperprior at one width on one thread, each in a process of its own, and are judged
+by rd_loss on the held-out validation images (estimated rate, 8-bit rounded pixels), never on evaluation images.
 
 quick       the recipe of `budget=quick`, as trials run it
-compressai  CompressAI's model and the recipe of its example script, written anew here: fp32, random weights, Adam at
-            1e-4, batches of 16 crops of 256 pixels, as many steps as fit into the seconds that `quick` took
+compressai  CompressAI's model and the recipe of its example script, written anew here: fp32, random weights,
+            Adam at 1e-4, batches of 16 crops of 256 pixels, as many steps as fit into the seconds of `quick`
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def codec_and_images(seed: int) -> tuple[Any, Any, Any, Any]:
     """(codec in CompressAI's shape, quick recipe, training images, validation images)."""
     import torch
-    from conf import compose
 
+    from conf import compose
     from rdc.data import PixelCache, resolve_train, split
     from rdc.models.codec import build
     from rdc.spec import COMPONENT_GROUPS, parse_model
