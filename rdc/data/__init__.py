@@ -3,10 +3,10 @@
 Resolving sets imports no torch; only the crops do.
 """
 
-from rdc.data.cache import PixelCache
+from rdc.data.cache import PixelCache, Prefetch
 from rdc.data.images import pixel_sha256, read_rgb
 from rdc.data.index import Progress
-from rdc.data.resolve import resolve_eval, resolve_train
+from rdc.data.resolve import check_config, resolve_eval, resolve_train
 from rdc.data.roots import cache_root
 from rdc.data.sets import ImageFile, ImageSet, check_disjoint, split
 
@@ -14,8 +14,10 @@ __all__ = [
     "ImageFile",
     "ImageSet",
     "PixelCache",
+    "Prefetch",
     "Progress",
     "cache_root",
+    "check_config",
     "check_disjoint",
     "pixel_sha256",
     "read_rgb",

@@ -120,25 +120,35 @@ def _wide_to_rgb(path: Path, image: Image.Image) -> np.ndarray:
 
 
 def _wide_colour_to_rgb(path: Path, image: Image.Image) -> np.ndarray:
-    """16-bit RGB, RGBA and LA: PIL keeps one byte of each sample, so decode twice, once for each byte."""
-    raw_mode = _raw_mode(image)
-    other = {"B": "L", "L": "B"}.get(raw_mode[-1:])
-    codecs = {tile[0] for tile in getattr(image, "tile", [])}
-    if image.mode not in ("RGB", "RGBA", "LA") or other is None or not codecs <= {"zip", "raw"}:
+    """16-bit RGB, RGBA and LA samples, of which PIL on its own would keep the high byte only."""
+    if not {tile[0] for tile in getattr(image, "tile", [])} <= {"zip", "raw"}:
         raise UserError(f"{path}: this kind of 16-bit image is not supported; save it as a 16-bit PNG")
-    high = np.asarray(ImageOps.exif_transpose(image)).astype(np.uint16)
-    with Image.open(path) as again:
-        again.tile = [
-            _with_raw_mode(tile, raw_mode[:-1] + other)
-            for tile in again.tile
-        ]
-        low = np.asarray(ImageOps.exif_transpose(again)).astype(np.uint16)
-    wide = (high << 8 | low).astype(np.int64)
-    if image.mode == "RGB":
-        return _to_8_bits(wide)
-    colour, alpha = wide[..., :-1], wide[..., -1:]
-    over_white = (colour * alpha + 65535 * (65535 - alpha) + 32767) // 65535
-    return np.broadcast_to(_to_8_bits(over_white), (*wide.shape[:2], 3))
+    raw_mode = _raw_mode(image)
+    if raw_mode == "LA;16B":
+        # Four bytes a pixel, like 8-bit RGBA.
+        grey_high, grey_low, alpha_high, alpha_low = np.moveaxis(_decode_as(path, "RGBA"), 2, 0)
+        colour = (grey_high << 8 | grey_low)[..., None]
+        return _over_white(colour, (alpha_high << 8 | alpha_low)[..., None])
+    other = {"B": "L", "L": "B"}.get(raw_mode[-1:])
+    if raw_mode[:-1] not in ("RGB;16", "RGBA;16") or other is None:
+        raise UserError(f"{path}: this kind of 16-bit image is not supported; save it as a 16-bit PNG")
+    # Reading big-endian samples as little-endian ones makes PIL keep the other byte of each.
+    wide = _decode_as(path, raw_mode) << 8 | _decode_as(path, raw_mode[:-1] + other)
+    return _to_8_bits(wide) if image.mode == "RGB" else _over_white(wide[..., :3], wide[..., 3:])
+
+
+def _decode_as(path: Path, raw_mode: str) -> np.ndarray:
+    """Decode while telling PIL how the samples lie in the file; (H, W, C) int64."""
+    with Image.open(path) as image:
+        tiles = [_with_raw_mode(tile, raw_mode) for tile in getattr(image, "tile", [])]
+        setattr(image, "tile", tiles)  # noqa: B010 -- only image files have it, not images
+        return np.asarray(ImageOps.exif_transpose(image)).astype(np.int64)
+
+
+def _over_white(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """16-bit colour (H, W, 1 or 3) and alpha (H, W, 1) -> (H, W, 3) uint8."""
+    mixed = (colour * alpha + 65535 * (65535 - alpha) + 32767) // 65535
+    return np.broadcast_to(_to_8_bits(mixed), (*mixed.shape[:2], 3))
 
 
 def _to_8_bits(samples: np.ndarray) -> np.ndarray:

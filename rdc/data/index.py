@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import PIL
 
 from rdc.data.images import READER_VERSION, pixel_sha256, read_rgb
-from rdc.data.roots import cache_root
+from rdc.data.roots import cache_root, writable
 from rdc.data.sets import ImageFile
 from rdc.errors import UserError
 from rdc.files import atomic_write_json, locked
@@ -56,11 +56,11 @@ def describe(
     return [found[path] for path in paths if path in found], refusals
 
 
-def describe_pixels(path: Path, pixels: np.ndarray) -> ImageFile:
-    """The entry of a file whose decoded pixels are at hand."""
+def describe_pixels(path: Path, pixels: np.ndarray, known_as: Path | None = None) -> ImageFile:
+    """The entry of a file whose decoded pixels are at hand; known_as: the name that it is going to have."""
     height_px, width_px, _ = pixels.shape
     return ImageFile(
-        path=str(path),
+        path=str(known_as or path),
         width_px=width_px,
         height_px=height_px,
         sha256=pixel_sha256(pixels),
@@ -73,21 +73,21 @@ def remember(images: Sequence[ImageFile]) -> None:
     if not images:
         return
     file = _index_file()
-    try:
-        with locked(file.with_suffix(".lock")):
-            entries = _load()
-            for image in images:
-                status = os.stat(image.path)
-                if status.st_size == image.file_size:
-                    entries[image.path] = [
-                        status.st_size, status.st_mtime_ns, image.width_px, image.height_px, image.sha256
-                    ]  # fmt: skip
-            atomic_write_json(file, {"reader": _reader(), "images": entries})
-    except OSError as error:
-        raise UserError(
-            f"{file.parent}: the cache folder cannot be written ({error.strerror}); "
-            "set RDC_CACHE to a folder that can"
-        ) from None
+    with writable(file.parent), locked(file.with_suffix(".lock")):
+        entries = {path: entry for path, entry in _load().items() if os.path.exists(path)}
+        entries.update(_entries(images))
+        atomic_write_json(file, {"reader": _reader(), "images": entries})
+
+
+def _entries(images: Sequence[ImageFile]) -> Iterator[tuple[str, list[Any]]]:
+    for image in images:
+        try:
+            status = os.stat(image.path)
+        except OSError:
+            continue  # gone already: nothing to remember
+        if status.st_size == image.file_size:
+            size = (image.width_px, image.height_px)
+            yield image.path, [status.st_size, status.st_mtime_ns, *size, image.sha256]
 
 
 def _read(path: Path) -> ImageFile | str:
@@ -121,7 +121,7 @@ def _load() -> dict[str, Any]:
 
 
 def _reader() -> str:
-    # JPEG pixels may differ by one level between decoder versions, and then the remembered hashes would be false.
+    # JPEG pixels may differ between decoder versions, and then the remembered hashes would be false.
     return f"{READER_VERSION} pillow {PIL.__version__}"
 
 

@@ -57,3 +57,6 @@ PIXEL_SHA256 = {
     "kodim23.png": "0639ee5ecf10ec9c74c23cc18a3ca74662f91055ca1b35321b8b06179aafb43f",
     "kodim24.png": "5a0c71bca503d4da0abf74002cb30c97201b4ba59183c7d2c89e40f95bb6bbde",
 }
+
+# Where the files have been published since the nineties; every file is checked, so plain http does no harm.
+BASE_URLS = ("http://r0k.us/graphics/kodak/kodak", "https://r0k.us/graphics/kodak/kodak")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from rdc.errors import UserError
 
 
 def cache_root() -> Path:
-    """$RDC_CACHE, else $XDG_CACHE_HOME/rdc, else ~/.cache/rdc. Everything in it can be deleted at any time."""
+    """$RDC_CACHE, else $XDG_CACHE_HOME/rdc, else ~/.cache/rdc; all in it can be deleted at any time."""
     if named := os.environ.get("RDC_CACHE"):
-        return Path(named).expanduser()
+        return Path(named).expanduser().absolute()
     if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base).expanduser() / "rdc"
+        return Path(base).expanduser().absolute() / "rdc"
     return Path.home() / ".cache" / "rdc"
 
 
@@ -26,3 +28,16 @@ def data_root() -> Path | None:
     if not root.is_dir():
         raise UserError(f"RDC_DATA={named}: is not a folder; correct it, or unset it to use other images")
     return root
+
+
+@contextlib.contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Create a folder of the cache and work in it; a disk that refuses is a UserError with the way out."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{folder}: the cache cannot be written ({error.strerror or error}); "
+            "set RDC_CACHE to a folder with room that you may write to"
+        ) from None

@@ -36,7 +36,7 @@ class ImageFile:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ImageSet:
-    """Images without duplicates. source: one sentence on where they came from, which stands in every result."""
+    """Images without duplicates. source: in words where they came from; it stands in every result."""
 
     name: str
     source: str
