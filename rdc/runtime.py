@@ -44,8 +44,8 @@ REPEATS = 5
 MIN_REPEATS = 3
 BUDGET_S = 4.0  # no further repeat is begun after this, once there are MIN_REPEATS
 PAYLOAD_KEYS = {
-    "model", "arch_id", "label", "checkpoint", "image", "device", "threads", "precision", "height_px", "width_px",
-    "repeats", "out",
+    "model", "arch_id", "label", "checkpoint", "image", "device", "threads", "precision",
+    "height_px", "width_px", "repeats", "out",
 }  # fmt: skip
 
 

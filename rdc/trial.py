@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import compressai.entropy_models  # noqa: F401  takes seconds: paid once by whoever forks trials
 import torch
 
 from rdc.checkpoint import load_model, save_model
