@@ -7,6 +7,7 @@ parameters beside its network, in one file.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import json
@@ -91,7 +92,9 @@ class Recipe:
             if getattr(self, field) < 1:
                 raise UserError(f"budget.{field}={getattr(self, field)}: must be at least 1")
         if self.crop_px % 64:
-            raise UserError(f"budget.crop_px={self.crop_px}: must be a multiple of 64, the stride of the hyper-latent")
+            raise UserError(
+                f"budget.crop_px={self.crop_px}: must be a multiple of 64, the stride of the hyper-latent"
+            )
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"budget.ema_decay={self.ema_decay}: must lie in [0, 1)")
 
@@ -133,7 +136,9 @@ class TrialSpec:
     def curve_id(self) -> str:
         """Trials that differ only in lmbda and seed share it: the points of one RD curve."""
         warm = self.warm_start.spec_id if self.warm_start else None
-        return _short_hash(["curve", self.arch_id, canonical(self.recipe), self.precision, self.train_data, warm])
+        return _short_hash(
+            ["curve", self.arch_id, canonical(self.recipe), self.precision, self.train_data, warm]
+        )
 
     @property
     def spec_id(self) -> str:
@@ -191,7 +196,9 @@ def parse_model(config: Mapping[str, Any]) -> ModelSpec:
     expected = {*COMPONENT_GROUPS, "depth"}
     if set(config) != expected:
         odd = sorted(set(config) ^ expected)
-        raise UserError(f"a model needs exactly {', '.join(sorted(expected))}; missing or unknown: {', '.join(odd)}")
+        raise UserError(
+            f"a model needs exactly {', '.join(sorted(expected))}; missing or unknown: {', '.join(odd)}"
+        )
     parts: dict[str, Any] = {group: _parse_component(group, config[group]) for group in COMPONENT_GROUPS}
     spec = ModelSpec(depth=parse(Depth, config["depth"], where="depth"), **parts)
     for group in COMPONENT_GROUPS:
@@ -218,6 +225,16 @@ def parse(cls: type[T], config: Any, *, where: str) -> T:
         return _adapter(cls).validate_python(config)
     except pydantic.ValidationError as error:
         raise UserError(_one_line(error, where)) from None
+
+
+def prepare() -> None:
+    """Import every component and build all validators, for a process that will fork many that need them."""
+    classes: list[type[Any]] = [Depth, Recipe, WarmStart, RunSettings]
+    classes += [
+        component(group, name).Params for group in COMPONENT_GROUPS for name in component_names(group)
+    ]
+    for cls in classes:
+        _adapter(cls)
 
 
 def arch_id(model: ModelSpec) -> str:
@@ -253,6 +270,7 @@ def _parse_component(group: str, config: Any) -> Any:
     return parse(component(group, config["name"]).Params, dict(config), where=group)
 
 
+@functools.cache  # building one takes a hundred times as long as using it
 def _adapter(cls: type[Any]) -> pydantic.TypeAdapter[Any]:
     # Standard dataclasses have no config of their own: forbid what they do not know, and keep "3" from being 3.
     return pydantic.TypeAdapter(pydantic.with_config(pydantic.ConfigDict(extra="forbid"))(cls))
