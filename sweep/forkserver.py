@@ -235,8 +235,14 @@ def _preload(modules: list[str]) -> dict[str, Any]:
         "pid": os.getpid(),
         "import_s": time.perf_counter() - started,
         "failed": failed,
-        "threads": len(os.listdir("/proc/self/task")),
+        "threads": _other_threads(),
     }
+
+
+def _other_threads() -> list[str]:
+    """Names of this process's threads but the first: a child would lack them, and hold their locks."""
+    tasks = [path for path in Path("/proc/self/task").iterdir() if path.name != str(os.getpid())]
+    return sorted((path / "comm").read_text().strip() for path in tasks)
 
 
 def main() -> None:
@@ -247,6 +253,7 @@ def main() -> None:
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         server.send({"ready": _preload(sys.argv[2:])})
         server.serve()
+    os._exit(0)  # the libraries' own ends take long and print about leaks
 
 
 if __name__ == "__main__":

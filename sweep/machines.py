@@ -18,16 +18,15 @@ DRIVER_LOG = "driver.log"
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Entries:
-    """What runs as a trial, as a timing and as a probe: "module:function" of sweep.jobs.Job."""
+    """What runs as a trial, as a timing and as a probe: "module:function" of sweep.jobs.Job.
+
+    preload: modules that the workers import before they fork.
+    """
 
     trial: str = "rdc.trial:run_payload"
     timing: str = "rdc.runtime:time_payload"
     probe: str = "sweep.jobs:probe_machine"
-
-    def modules(self, *, with_timing: bool) -> tuple[str, ...]:
-        """What the workers import before they fork."""
-        used = [self.trial, *([self.timing] if with_timing else [])]
-        return tuple(dict.fromkeys(entry.partition(":")[0] for entry in used))
+    preload: tuple[str, ...] = ("sweep.preload",)
 
 
 def open_executor(settings: Settings, entries: Entries, say: Callable[[str], None]) -> Executor:
@@ -44,7 +43,7 @@ def open_executor(settings: Settings, entries: Entries, say: Callable[[str], Non
         slots=cluster.slots,
         cpus_per_trial=cluster.cpus_per_trial,
         gpus_per_trial=cluster.gpus_per_trial,
-        preload=entries.modules(with_timing=settings.time),
+        preload=entries.preload,
         env={**allocator_env(), **thread_env(cluster.cpus_per_trial)},
         log=str(settings.folder / DRIVER_LOG),
     )
