@@ -149,6 +149,8 @@ def decode_image(codec: Any, data: bytes, model_hash: bytes, *, name: str = "the
             f"{name}: was coded by model {stream.model_hash.hex()}, this checkpoint is {model_hash.hex()}; "
             "decode with the checkpoint that coded it"
         )
+    if len(stream.strings) != codec.num_streams:
+        raise UserError(f"{name}: holds {len(stream.strings)} streams, this model needs {codec.num_streams}")
     size = (stream.height_px, stream.width_px)
     return codec.decompress(
         [[string] for string in stream.strings], codec.z_hw(*size), size, [stream.symbols_crc32]
@@ -162,7 +164,7 @@ def _parse(body: bytes, name: str) -> Stream:
         height, at = _read_varint(body, at)
         width, at = _read_varint(body, at)
         count, at = _read_varint(body, at)
-        if count > MAX_STREAMS:
+        if not 1 <= count <= MAX_STREAMS:
             raise ValueError(f"{count} streams")
         lengths = []
         for _ in range(count - 1):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -50,8 +51,8 @@ _POINTWISE = _words("""
     sign silu silu_ sin softplus sqrt sub sub_ tanh tanh_ threshold trunc uniform_ where zero_
 """)
 _REDUCTIONS = _words("""
-    _adaptive_avg_pool2d _log_softmax _native_batch_norm_legit_no_training _softmax all amax amin any
-    argmax argmin avg_pool2d bucketize cumsum max max_pool2d_with_indices mean min native_batch_norm
+    _adaptive_avg_pool2d _log_softmax _native_batch_norm_legit_no_training _safe_softmax _softmax all amax
+    amin any argmax argmin avg_pool2d bucketize cumsum max max_pool2d_with_indices mean min native_batch_norm
     native_group_norm native_layer_norm prod std sum upsample_bicubic2d upsample_bilinear2d
     upsample_nearest2d var var_mean
 """)
@@ -74,8 +75,7 @@ _FVCORE_ELEMENTS = tuple(
     """)
 )
 _FVCORE_FREE = _FREE | _words("""
-    batch_norm chunk dropout feature_dropout flatten grid_sampler group_norm instance_norm layer_norm
-    meshgrid movedim pad reshape softmax square swapaxes type_as
+    chunk dropout feature_dropout flatten meshgrid movedim pad reshape softmax square swapaxes type_as
 """)
 
 
@@ -253,7 +253,7 @@ def _check_free(func: Any, out: Any) -> None:
         return
     raise UserError(
         f"operator {namespace}::{name} is not counted; register a formula with "
-        "torch.utils.flop_counter.register_flop_formula, or list it in rdc/complexity.py if it holds no products"
+        "torch.utils.flop_counter.register_flop_formula, or list it here if it multiplies nothing"
     )
 
 
@@ -265,15 +265,16 @@ def _name(func: Any) -> tuple[str, str]:
 def fvcore_macs(module: nn.Module, *inputs: Tensor) -> int:
     """Multiply-accumulates by fvcore's independent count of the traced module; inputs must hold values.
 
-    Its element counts for norms and resizing are left out; attention and baddbmm, which it would silently skip,
-    get a formula. UserError names what it cannot count.
+    Its element counts for norms and resizing are left out; attention and baddbmm, which it would skip in
+    silence, get a formula. UserError names what it cannot count.
     """
     from fvcore.nn import FlopCountAnalysis
 
     analysis = (
         FlopCountAnalysis(module, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     )
-    analysis.set_op_handle(**dict.fromkeys(_FVCORE_ELEMENTS))
+    # None would not remove a built-in handle: fvcore looks the handles up before what is to be ignored.
+    analysis.set_op_handle(**dict.fromkeys(_FVCORE_ELEMENTS, lambda inputs, outputs: 0))
     analysis.set_op_handle("aten::scaled_dot_product_attention", _sdpa_macs)
     analysis.set_op_handle("aten::baddbmm", _baddbmm_macs)
     macs = int(analysis.total())
@@ -298,7 +299,7 @@ def cross_check(spec: ModelSpec, height_px: int = 128, width_px: int = 128) -> d
         y, z = codec.encoder_networks(x)
         for name, example in {"g_a": x, "h_a": y, "h_s": z, "g_s": y}.items():
             part = codec.parts()[name]
-            counted = count(lambda part=part, example=example: part(example), {}, rest=name)  # type: ignore[misc]
+            counted = count(functools.partial(part, example), {}, rest=name)
             both[name] = (counted.flop[name] // 2, fvcore_macs(part, example))
     return both
 

@@ -49,7 +49,7 @@ def padded_px_ratio(height_px: int, width_px: int, *, stride: int) -> float:
 class Codec(nn.Module):
     """One architecture with weights. Images are (B, 3, H, W) in [0, 1], of any size.
 
-    stride: multiple to which x is padded inside.
+    stride: multiple to which x is padded inside. num_streams: strings per image that `compress` gives.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -61,6 +61,7 @@ class Codec(nn.Module):
         self.g_a: nn.Module = transform.build_analysis(spec.transform, spec.depth)
         self.entropy_model: Any = entropy_model.build(spec)
         self.g_s: nn.Module = transform.build_synthesis(spec.transform, spec.depth)
+        self.num_streams: int = self.entropy_model.num_streams
         self._transform_precision: Literal["fp32", "bf16"] = "fp32"
         for part in (self.g_a, self.g_s):
             part.to(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""What every component must do, run on whatever lies in rdc/models: a new file is tested without being listed."""
+"""What every component must do, run on whatever lies in rdc/models: a new file is tested unasked."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def legal_models() -> dict[str, ModelSpec]:
 MODELS = legal_models()
 
 
-@pytest.fixture(params=MODELS.values(), ids=MODELS.keys())
+@pytest.fixture(params=list(MODELS.values()), ids=list(MODELS))
 def codec(request: pytest.FixtureRequest) -> Codec:
     """A codec with seeded weights, latents spread over many symbols, and tables."""
     torch.manual_seed(0)

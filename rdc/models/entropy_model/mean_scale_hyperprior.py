@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
-from rdc.models.layers.hyperprior import Hyperprior, start_scales_at
+from rdc.models.layers.hyperprior import Hyperprior, check_prior_filters
 from rdc.spec import ModelSpec, component
 
 
@@ -21,7 +22,8 @@ class Params:
     prior_filters: tuple[int, ...] = (3, 3)
 
     def check(self, model: Any) -> None:
-        """Fits every hyper transform."""
+        """Fits every hyper transform; the prior needs at least one hidden layer."""
+        check_prior_filters(self.prior_filters)
 
 
 class MeanScaleHyperprior(Hyperprior):
@@ -38,8 +40,7 @@ def build(spec: ModelSpec) -> MeanScaleHyperprior:
     hyper = component("hyper_transform", spec.hyper_transform.name)
     latent_channels = spec.depth.latent_channels
     h_s = hyper.build_synthesis(spec.hyper_transform, spec.depth, 2 * latent_channels)
-    start_scales_at(h_s, slice(0, latent_channels), 1.0)
-    return MeanScaleHyperprior(
+    model = MeanScaleHyperprior(
         hyper.build_analysis(spec.hyper_transform, spec.depth),
         h_s,
         hyper.analysis_channels(spec.hyper_transform, spec.depth)[-1],
@@ -47,3 +48,5 @@ def build(spec: ModelSpec) -> MeanScaleHyperprior:
         indexing=params.indexing,
         prior_filters=params.prior_filters,
     )
+    model.start_scales(torch.ones(spec.depth.latent_channels))
+    return model

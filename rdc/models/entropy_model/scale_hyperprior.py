@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
-from rdc.models.layers.hyperprior import Hyperprior, start_scales_at
+from rdc.models.layers.hyperprior import Hyperprior, check_prior_filters
 from rdc.spec import ModelSpec, component
 
 
@@ -21,7 +22,8 @@ class Params:
     prior_filters: tuple[int, ...] = (3, 3)
 
     def check(self, model: Any) -> None:
-        """Fits every hyper transform."""
+        """Fits every hyper transform; the prior needs at least one hidden layer."""
+        check_prior_filters(self.prior_filters)
 
 
 class ScaleHyperprior(Hyperprior):
@@ -43,8 +45,7 @@ def build(spec: ModelSpec) -> ScaleHyperprior:
     params: Params = spec.entropy_model
     hyper = component("hyper_transform", spec.hyper_transform.name)
     h_s = hyper.build_synthesis(spec.hyper_transform, spec.depth, spec.depth.latent_channels)
-    start_scales_at(h_s, slice(None), 1.0)
-    return ScaleHyperprior(
+    model = ScaleHyperprior(
         hyper.build_analysis(spec.hyper_transform, spec.depth),
         h_s,
         hyper.analysis_channels(spec.hyper_transform, spec.depth)[-1],
@@ -52,3 +53,5 @@ def build(spec: ModelSpec) -> ScaleHyperprior:
         indexing=params.indexing,
         prior_filters=params.prior_filters,
     )
+    model.start_scales(torch.ones(spec.depth.latent_channels))
+    return model

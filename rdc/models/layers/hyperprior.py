@@ -34,6 +34,8 @@ class Hyperprior(nn.Module, abc.ABC):
       CompressAI's.
     """
 
+    num_streams = 2  # y, z
+
     def __init__(
         self,
         h_a: nn.Module,
@@ -165,8 +167,14 @@ class Hyperprior(nn.Module, abc.ABC):
 
     @torch.no_grad()
     def start_scales(self, scales: Tensor) -> None:
-        """Start training from these scales, one per channel of y, through the last bias of h_s."""
-        self.h_s[-1].bias[: len(scales)] = scales  # type: ignore[index,union-attr,operator]
+        """Start training from these scales, one per channel of y, through the last bias of h_s.
+
+        h_s gives scales in its first channels. At zero, where it would start, their gradient is dead.
+        """
+        *_, last = self.h_s.children()
+        assert isinstance(last, nn.Conv2d), f"h_s must end in a convolution, got {last}"
+        assert last.bias is not None, "h_s must end with a bias"
+        last.bias[: len(scales)] = scales
 
     def _quantise(self, values: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         """(what the networks see, what is rated)."""
@@ -210,10 +218,9 @@ class Hyperprior(nn.Module, abc.ABC):
         return np.broadcast_to(channels, tuple(shape))
 
 
-def start_scales_at(h_s: nn.Sequential, channels: slice, scale: float) -> None:
-    """Set the last bias of h_s so that training starts with a scale whose gradient is alive."""
-    last = h_s[-1]
-    assert isinstance(last, nn.Conv2d), f"h_s must end in a convolution, got {last}"
-    assert last.bias is not None, "h_s must end with a bias"
-    with torch.no_grad():
-        last.bias[channels] = scale
+def check_prior_filters(filters: Sequence[int]) -> None:
+    """UserError for widths that no cumulative distribution can have."""
+    if not filters:
+        raise UserError("entropy_model.prior_filters=[]: needs at least one width, e.g. [3,3]")
+    if min(filters) < 1:
+        raise UserError(f"entropy_model.prior_filters={list(filters)}: every entry must be at least 1")

@@ -1,0 +1,187 @@
+"""Symbols to bytes and back, and the tables that make it cheap."""
+
+from __future__ import annotations
+
+import functools
+import time
+
+import numpy as np
+import pytest
+import torch
+from compressai.entropy_models import EntropyBottleneck, GaussianConditional
+from compressai.models.base import get_scale_table
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rdc.errors import UserError
+from rdc.models.entropy_model.mean_scale_hyperprior import MeanScaleHyperprior
+from rdc.models.layers import coding
+
+
+def entropy_model(indexing: str = "nearest", z_channels: int = 3) -> MeanScaleHyperprior:
+    return MeanScaleHyperprior(
+        torch.nn.Identity(),
+        torch.nn.Identity(),
+        z_channels,
+        quantiser="noise",
+        indexing=indexing,  # type: ignore[arg-type]
+        prior_filters=(3, 3),
+    )
+
+
+@functools.cache
+def gaussian_tables() -> coding.Tables:
+    model = GaussianConditional(None)
+    coding.update_gaussian(model, force=True)
+    return coding.tables_of(model)
+
+
+SYMBOL = st.one_of(st.integers(-3, 3), st.integers(-3000, 3000), st.integers(-(2**24) + 1, 2**24 - 1))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(SYMBOL, st.integers(0, coding.SCALE_LEVELS - 1)), max_size=40))
+def test_every_sequence_of_symbols_comes_back(pairs: list[tuple[int, int]]) -> None:
+    """From none at all (the coder itself aborts on one symbol) to escapes far outside of the tables."""
+    symbols = np.array([s for s, _ in pairs], dtype=np.int32)
+    rows = np.array([r for _, r in pairs], dtype=np.int32)
+    data = coding.encode(symbols, rows, gaussian_tables())
+    assert np.array_equal(coding.decode(data, rows, gaussian_tables()), symbols)
+
+
+def test_a_forged_stream_decodes_to_something_and_no_worse() -> None:
+    rows = np.full((50, 40), 63, dtype=np.int32)
+    for data in (b"", b"\0" * 4, b"\xff" * 64, bytes(range(256))):
+        assert coding.decode(data, rows, gaussian_tables()).shape == (50, 40)
+
+
+@pytest.mark.parametrize("indexing", ["nearest", "ceil"])
+def test_rows_equal_the_slow_search(indexing: str) -> None:
+    torch.manual_seed(0)
+    model = entropy_model(indexing)
+    model.update()
+    levels = model.gaussian_conditional.scale_table
+    scales = torch.cat([torch.rand(500), 300 * torch.rand(500), levels, torch.tensor([0.0, -1.0, 1e9])])
+    rows = torch.from_numpy(model.rows(scales))
+    if indexing == "ceil":
+        expected = model.gaussian_conditional.build_indexes(scales)
+    else:
+        expected = (scales.clamp_min(0.11).log()[:, None] - levels.log()).abs().argmin(1)
+    assert torch.equal(rows.long(), expected.long())
+    assert rows[1000:1064].tolist() == list(range(64)), "a scale that is a level must get that level"
+
+
+@pytest.mark.parametrize(("indexing", "bound_pct"), [("nearest", 0.5), ("ceil", 1.5)])
+def test_coded_bits_stay_close_to_the_estimate(indexing: str, bound_pct: float) -> None:
+    """Latents drawn from the model's own Gaussians, scales over the whole table."""
+    torch.manual_seed(0)
+    model = entropy_model(indexing).eval()
+    model.update()
+    scale = torch.exp(torch.empty(1, 64, 48, 48).uniform_(np.log(0.12), np.log(60)))
+    mean = torch.randn_like(scale)
+    y = mean + scale * torch.randn_like(scale)
+    y_hat = torch.round(y - mean) + mean
+    estimated = -torch.log2(model._likelihood_y(y_hat, mean, scale)).sum().item()
+    symbols = coding.to_symbols(torch.round(y - mean))
+    data = coding.encode(symbols, model.rows(scale), coding.tables_of(model.gaussian_conditional))
+    excess_pct = 100 * (8 * len(data) / estimated - 1)
+    assert -0.05 < excess_pct < bound_pct
+
+
+def test_nearest_costs_less_than_ceil() -> None:
+    torch.manual_seed(0)
+    scale = torch.exp(torch.empty(100_000).uniform_(np.log(0.12), np.log(20)))
+    symbols = torch.round(scale * torch.randn_like(scale)).to(torch.int32).numpy()
+    sizes = {}
+    for indexing in ("nearest", "ceil"):
+        model = entropy_model(indexing)
+        sizes[indexing] = len(coding.encode(symbols, model.rows(scale), gaussian_tables()))
+    assert sizes["nearest"] < sizes["ceil"]
+
+
+def test_quantiles_are_where_the_prior_has_them() -> None:
+    torch.manual_seed(0)
+    prior = EntropyBottleneck(16, filters=(3, 3))
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    assert prior.loss().item() > 10
+    coding.fit_quantiles(prior)
+    # The auxiliary loss is the distance of the three logits from their targets, summed: zero when exact.
+    assert prior.loss().item() < 1e-2
+    fitted = prior.quantiles.detach().clone()
+    prior.update(force=True, update_quantiles=True)
+    assert torch.allclose(fitted, prior.quantiles, rtol=1e-3, atol=2e-3)  # CompressAI's own search
+
+
+def test_extreme_priors_stay_fast_and_exact() -> None:
+    """One channel nearly flat, one nearly a step, one centred far away: small tables, exact symbols."""
+    torch.manual_seed(0)
+    model = entropy_model(z_channels=3)
+    prior = model.entropy_bottleneck
+    with torch.no_grad():
+        prior.matrices[0][0].fill_(-12.0)
+        prior.matrices[0][1].fill_(200.0)
+        prior.biases[-1][2].fill_(-3000.0)
+    started = time.process_time()
+    model.update(force=True, update_quantiles=True)
+    assert time.process_time() - started < 5
+    median = prior.quantiles[:, 0, 1]
+    assert (prior.quantiles[:, 0] - median[:, None]).abs().max() <= coding.MAX_PRIOR_REACH
+    assert median[2] > 100
+    symbols = np.random.default_rng(0).integers(-5000, 5000, (3, 20, 20)).astype(np.int32)
+    symbols[1:] //= 1000
+    rows = model._z_rows(symbols.shape)
+    tables = coding.tables_of(prior)
+    assert np.array_equal(coding.decode(coding.encode(symbols, rows, tables), rows, tables), symbols)
+
+
+def test_a_diverged_prior_is_refused() -> None:
+    model = entropy_model()
+    with torch.no_grad():
+        model.entropy_bottleneck.biases[0][0] = torch.nan
+    with pytest.raises(UserError, match="prior of z holds values that are not finite"):
+        model.update(force=True, update_quantiles=True)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 2.0**25])
+def test_a_diverged_latent_is_refused(value: float) -> None:
+    with pytest.raises(UserError, match="not finite or beyond 16777216: the model has diverged"):
+        coding.to_symbols(torch.tensor([0.0, value]))
+
+
+def test_coding_without_tables_says_what_to_call() -> None:
+    with pytest.raises(UserError, match=r"no coding tables yet: call update\(\)"):
+        coding.tables_of(GaussianConditional(None))
+
+
+def test_tables_follow_the_model() -> None:
+    """The handed-over form is kept, but never beyond a change of the weights."""
+    prior = EntropyBottleneck(2, filters=(3, 3))
+    prior.update()
+    first = coding.tables_of(prior)
+    assert coding.tables_of(prior) is first
+    with torch.no_grad():
+        prior.biases[-1].add_(0.4)
+    prior.update(force=True, update_quantiles=True)
+    second = coding.tables_of(prior)
+    assert second.cdfs != first.cdfs
+    with torch.no_grad():
+        prior._quantized_cdf[:, 1] += 1
+    assert coding.tables_of(prior).cdfs != second.cdfs
+
+
+def test_gaussian_tables_are_compressais() -> None:
+    expected = GaussianConditional(None)
+    expected.update_scale_table(get_scale_table())
+    got = GaussianConditional(None)
+    assert coding.update_gaussian(got, force=False)
+    assert not coding.update_gaussian(got, force=False), "an up-to-date table is not rebuilt"
+    for name in ("scale_table", "_quantized_cdf", "_cdf_length", "_offset"):
+        assert torch.equal(getattr(got, name), getattr(expected, name)), name
+
+
+def test_checksum_sees_every_array_and_order() -> None:
+    a, b = np.arange(5, dtype=np.int32), np.arange(5, dtype=np.uint8)[::-1]
+    assert coding.checksum(a, b) != coding.checksum(b, a)
+    assert coding.checksum(a) == coding.checksum(a.astype(np.int64))
