@@ -80,8 +80,8 @@ class PixelCache:
     def crops_uint8(self, step: int, batch_size: int, crop_px: int, seed: int) -> torch.Tensor:
         """The same crops as uint8, a quarter of the bytes on the way to a GPU.
 
-        Every image that is large enough is drawn once in each pass over the set, whatever its area, in an order
-        of its own for each pass; position and horizontal flip are uniform. UserError if none is large enough.
+        Every image that is large enough is drawn once in each pass over the set, whatever its area, and each
+        pass has its own order; position and horizontal flip are uniform. UserError if none is large enough.
         """
         import torch
 

@@ -90,8 +90,9 @@ class _Job:
         """Fetch one file; None, or why it failed."""
         part = self.folder / f"{name}.part"
         failure = None
+        addresses = tuple(self.base_urls)
         for attempt in range(ATTEMPTS):
-            base_url = self.base_urls[attempt % len(self.base_urls)]
+            base_url = addresses[attempt % len(addresses)]
             try:
                 whole = self._receive(f"{base_url}/{name}", part)
             except (OSError, http.client.HTTPException, ValueError) as error:
@@ -103,6 +104,8 @@ class _Job:
                 return "stopped"
             if _sha256(part) == self.files[name]:
                 part.replace(self.folder / name)
+                # The address that delivered comes first from now on; the others may be silent ones.
+                self.base_urls.sort(key=lambda url: url != base_url)
                 return None
             if whole:
                 failure = f"{base_url}/{name}: is not the expected file (SHA-256 {_sha256(part)})"
