@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis import figures, text
 from analysis.anchors import Anchor
-from analysis.curves import TrialCurve, compare, trial_curves
+from analysis.curves import CURVE_COLUMNS, TrialCurve, compare, trial_curves
 from analysis.files import write_csv
 from analysis.load import Source
 from analysis.settings import Settings
@@ -36,6 +36,7 @@ def report(
     print_table: bool = True,
 ) -> BdRateReport:
     """Compute, write bdrate.csv and bdrate.png, print; the output folder is made if needed."""
+    source.require(CURVE_COLUMNS)
     curves = trial_curves(source.frame)
     table = compare(curves, anchors, settings)
     on_anchor_images = [

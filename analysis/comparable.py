@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.errors import AnalysisError
-from analysis.rows import rate_savings, typed
+from analysis.rows import rate_savings
 from analysis.schema import COLUMNS
 
 # The trade-off weight of the sweeps: where the study's models lie near 0.46 bpp on Kodak.
@@ -60,20 +63,26 @@ def comparable(frame: pd.DataFrame, objectives: list[str], choice: Choice | None
     return Selection(frame[reasons == ""], reasons, _message(usable, frame[reasons == ""]))
 
 
-def average_seeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per architecture: means of all measured columns, `seeds` counts what went in.
+def average_seeds(rows: pd.DataFrame, by: Sequence[str] = ("arch_id",)) -> pd.DataFrame:
+    """One row per group, such as an architecture: means of all numbers, `seeds` counts what went in.
 
-    The rate savings are those of the averaged point; spec_ids are joined by ';'.
+    The rate savings are those of the averaged point; spec_ids are joined by ';'. Single rows stay untouched.
     """
-    averaged = []
-    for _, group in rows.groupby("arch_id", sort=False):
-        row = {str(key): value for key, value in group.iloc[0].items()}
-        if len(group) > 1:
-            row |= {c.name: group[c.name].mean() for c in COLUMNS if c.kind == "float"}
-            row |= {"spec_id": ";".join(group["spec_id"])}
-            row |= rate_savings(row)
-        averaged.append({**row, "seeds": len(group)})
-    return typed(pd.DataFrame(averaged, columns=[*rows.columns, "seeds"]))
+    groups = rows.groupby(list(by), sort=False, dropna=False)
+    firsts = rows.groupby(list(by), sort=False, dropna=False).head(1)
+    averaged = firsts.assign(seeds=groups["arch_id"].transform("size").loc[firsts.index])
+    for index in averaged.index[averaged["seeds"] > 1]:
+        same = rows.index[(rows[list(by)] == rows.loc[index, list(by)]).all(axis=1)]
+        for name, value in _mean_row(rows.loc[same]).items():
+            averaged.at[index, name] = value
+    return averaged.reset_index(drop=True)
+
+
+def _mean_row(rows: pd.DataFrame) -> dict[str, Any]:
+    """What averaging changes."""
+    means = {c.name: rows[c.name].mean() for c in COLUMNS if c.kind == "float"}
+    first = {str(key): value for key, value in rows.iloc[0].items()}
+    return {**means, **rate_savings({**first, **means}), "spec_id": ";".join(rows["spec_id"])}
 
 
 def distinct_labels(rows: pd.DataFrame) -> pd.DataFrame:
@@ -84,8 +93,8 @@ def distinct_labels(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _unusable(frame: pd.DataFrame, objectives: list[str]) -> pd.Series:
     reasons = pd.Series("", index=frame.index, dtype=object)
-    for name in objectives:
-        reasons = reasons.mask(frame[name].isna(), f"no value for {name}")
+    for name in ["lmbda", *objectives]:
+        reasons = reasons.mask(~np.isfinite(frame[name].astype("float64")), f"no value for {name}")
     return reasons.mask(frame["status"] != "ok", "status " + frame["status"])
 
 

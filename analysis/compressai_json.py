@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.curves import TrialCurve, trial_curves
+from analysis.curves import CURVE_COLUMNS, TrialCurve, trial_curves
 from analysis.errors import AnalysisError
 from analysis.files import atomic
 from analysis.load import Source
@@ -26,6 +26,7 @@ _KEYS = {
 
 def export(source: Source, folder: Path) -> list[Path]:
     """One file per architecture, budget and evaluation set: FOLDER/<dataset>/<name>.json, rates rising."""
+    source.require(CURVE_COLUMNS)
     curves = trial_curves(source.frame)
     if not curves:
         raise AnalysisError(f"{source.name} has no trial with status ok to export")

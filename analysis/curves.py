@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from analysis.anchors import Anchor
@@ -13,6 +14,9 @@ from analysis.comparable import average_seeds, distinct_labels
 from analysis.errors import AnalysisError
 from analysis.rows import dataset_mismatch
 from analysis.settings import MIN_POINTS, Settings
+
+# What a table needs so that its rows can be told apart and compared with anchors.
+CURVE_COLUMNS = ("label", "lmbda", "bpp", "psnr_db", "dataset")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,15 +42,14 @@ class TrialCurve:
 
 
 def trial_curves(frame: pd.DataFrame) -> list[TrialCurve]:
-    """All trials with status ok and a rate and PSNR, grouped by architecture, budget and evaluation set."""
+    """All good trials with lmbda, rate and PSNR, grouped by architecture, budget and evaluation set."""
     frame = distinct_labels(frame)
-    usable = frame[(frame["status"] == "ok") & frame["bpp"].notna() & frame["psnr_db"].notna()]
+    finite = np.isfinite(frame[["lmbda", "bpp", "psnr_db"]].astype("float64")).all(axis=1)
+    usable = frame[(frame["status"] == "ok") & finite]
+    key = ["arch_id", "budget_id", "dataset_hash"]
     curves = []
-    for (arch_id, budget_id, _), group in usable.groupby(
-        ["arch_id", "budget_id", "dataset_hash"], sort=False
-    ):
-        points = [average_seeds(rows) for _, rows in group.groupby("lmbda", dropna=False)]
-        rows = pd.concat(points, ignore_index=True).sort_values("bpp", kind="stable", ignore_index=True)
+    for (arch_id, budget_id, _), group in average_seeds(usable, [*key, "lmbda"]).groupby(key, sort=False):
+        rows = group.sort_values("bpp", kind="stable", ignore_index=True)
         first = rows.iloc[0]
         curves.append(TrialCurve(first["label"], str(arch_id), str(budget_id), first["dataset"], rows))
     return curves

@@ -63,8 +63,8 @@ def draw_frontier(architectures: pd.DataFrame, objectives: Sequence[str], folder
         if (second, first) not in {(x, y) for _, x, y in wanted}:
             wanted.append((f"frontier_{first}_{second}.png", second, first))
     for name, x, y in wanted:
-        points = architectures.dropna(subset=[x, y])
-        if len(points) < 1:
+        points = architectures[np.isfinite(architectures[[x, y]].astype("float64")).all(axis=1)]
+        if points.empty:
             left_out.append(f"{name}: {_why_missing(architectures, x, y)}")
             (folder / name).unlink(missing_ok=True)  # an older figure would show other trials
         else:

@@ -42,12 +42,12 @@ class FrontierReport:
     text: str
 
 
-def write_report(folder: str | Path, *, print_table: bool = True) -> FrontierReport:
-    """trials.csv, frontier.csv and the figures of a sweep folder, written into it.
+def write_report(folder: str | Path, *, print_table: bool = True, draw: bool = True) -> FrontierReport:
+    """trials.csv, frontier.csv and, if draw, the figures of a sweep folder, written into it.
 
     A sweep without a usable trial gives an empty frontier; one without any result raises AnalysisError.
     """
-    return report(read(folder), Path(folder), print_table=print_table)
+    return report(read(folder), Path(folder), print_table=print_table, draw=draw)
 
 
 def report(
@@ -57,9 +57,11 @@ def report(
     objectives: Sequence[str] = DEFAULT_OBJECTIVES,
     choice: Choice | None = None,
     print_table: bool = True,
+    draw: bool = True,
 ) -> FrontierReport:
-    """Compute, write and print; the output folder is made if needed."""
+    """Compute, write, draw and print; the output folder is made if needed."""
     names = check_objectives(objectives)
+    source.require(["label", "lmbda", *names])
     selection = comparable(source.frame, names, choice)
     architectures = rank(average_seeds(distinct_labels(selection.rows)), names)
     frontier = architectures[architectures["on_frontier"]].sort_values(names[::-1], kind="stable")
@@ -71,9 +73,7 @@ def report(
         ),
         write_csv(trials, folder / "trials.csv"),
     ]
-    drawn = figures.draw_frontier(architectures, names, folder)
-    if not architectures.empty:
-        files.append(draw_rd(source.frame, architectures["dataset_hash"].iloc[0], folder))
+    drawn = _draw(source.frame, architectures, names, folder) if draw else figures.Drawn((), ())
     printed = text.frontier_text(
         source,
         trials,
@@ -89,11 +89,21 @@ def report(
     return FrontierReport(folder, trials, architectures, frontier, (*files, *drawn.files), printed)
 
 
-def draw_rd(trials: pd.DataFrame, dataset_hash: str, folder: Path) -> Path:
-    """PSNR over rate of all good trials on one evaluation set, with the anchors that fit it."""
-    curves = trial_curves(trials[trials["dataset_hash"] == dataset_hash])
+def _draw(
+    trials: pd.DataFrame, architectures: pd.DataFrame, objectives: Sequence[str], folder: Path
+) -> figures.Drawn:
+    """The frontier's figures, and PSNR over rate of all good trials on the same images."""
+    drawn = figures.draw_frontier(architectures, objectives, folder)
+    if architectures.empty:
+        return drawn
+    curves = trial_curves(trials[trials["dataset_hash"] == architectures["dataset_hash"].iloc[0]])
+    if not curves:
+        return dataclasses.replace(drawn, left_out=(*drawn.left_out, "rd.png: no trial has bpp and psnr_db"))
     anchors = [load_anchor(name) for name in SAVINGS.values()]
-    return figures.draw_rd(curves, [a for a in anchors if a.dataset == curves[0].dataset], folder / "rd.png")
+    fitting = [anchor for anchor in anchors if anchor.dataset == curves[0].dataset]
+    return dataclasses.replace(
+        drawn, files=(*drawn.files, figures.draw_rd(curves, fitting, folder / "rd.png"))
+    )
 
 
 def check_objectives(objectives: Sequence[str]) -> list[str]:

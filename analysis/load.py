@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class Source:
 
     frame: one row per trial, the columns of analysis.schema. folder: where outputs go by default.
     problems: files that could not be used, one line each. notes: choices made in reading, one line each.
+    given: the columns that the source had; the others of the schema are empty.
     """
 
     name: str
@@ -34,6 +36,13 @@ class Source:
     frame: pd.DataFrame
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    given: tuple[str, ...] = tuple(c.name for c in COLUMNS)
+
+    def require(self, names: Sequence[str]) -> None:
+        """AnalysisError naming the columns that the source should have and has not."""
+        missing = [name for name in names if name not in self.given]
+        if missing:
+            raise AnalysisError(f"{self.name} lacks {', '.join(missing)}; it has {', '.join(self.given)}")
 
 
 def load(source: str | Path | None = None, *, device: str | None = None) -> pd.DataFrame:
@@ -53,6 +62,8 @@ def read(source: str | Path | None = None, *, device: str | None = None) -> Sour
     path = Path(source)
     if path.is_dir():
         return _read_folder(path, device)
+    if device is not None:
+        raise AnalysisError(f"--device chooses among the timings of a sweep folder; {source} is none")
     if path.is_file():
         return _read_table(path)
     run_id = str(source).removeprefix(MLFLOW_PREFIX)
@@ -178,7 +189,8 @@ def _read_table(path: Path) -> Source:
         raise AnalysisError(f"table {path} has no rows")
     raw = raw.drop(columns=[c.name for c in FRONTIER_COLUMNS if c.name in raw])
     frame = typed(pd.DataFrame({name: _parse(raw[name], path) for name in raw.columns}))
-    return Source(path.stem, Path(f"{path.stem}_analysis"), _fill_identity(frame))
+    folder = Path(f"{path.stem}_analysis")
+    return Source(path.stem, folder, _fill_identity(frame), given=tuple(map(str, raw.columns)))
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -220,9 +232,11 @@ def _parse_cell(cell: Any, col: Column, path: Path, row: int) -> float | int | b
         raise AnalysisError(f"table {path}, row {row}: {col.name}={cell!r} is neither True nor False")
     try:
         number = float(cell)
-        return number if col.kind == "float" else int(number)
-    except (ValueError, OverflowError):
+    except ValueError:
         raise AnalysisError(f"table {path}, row {row}: {col.name}={cell!r} is not a number") from None
+    if col.kind == "int" and not number.is_integer():
+        raise AnalysisError(f"table {path}, row {row}: {col.name}={cell!r} is not a whole number")
+    return number if col.kind == "float" else int(number)
 
 
 def _fill_identity(frame: pd.DataFrame) -> pd.DataFrame:
@@ -253,6 +267,11 @@ def _read_mlflow(run_id: str) -> Source:
     except ImportError:
         raise AnalysisError(f"reading {MLFLOW_PREFIX}{run_id} needs mlflow: pip install 'rdc[all]'") from None
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{RUNS_FOLDER.resolve()}/mlflow.db"
+    database = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not database.is_file():  # else the client would create one
+        raise AnalysisError(f"MLflow run {run_id}: there is no database {database}; set MLFLOW_TRACKING_URI")
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # its greetings are not part of the report
+    logging.getLogger("alembic").setLevel(logging.ERROR)
     client = mlflow.MlflowClient(tracking_uri=uri)
     try:
         parent = client.get_run(run_id)

@@ -47,6 +47,8 @@ def check_result(result: Mapping[str, Any]) -> None:
     missing = [key for key in ("spec_id", "arch_id", "label", "status", "spec") if not result.get(key)]
     if missing:
         raise AnalysisError(f"lacks {', '.join(missing)}")
+    if not isinstance(result["spec"], Mapping):
+        raise AnalysisError(f"has a spec that is no mapping: {result['spec']!r}")
     if result["status"] not in STATUSES:
         raise AnalysisError(f"has status {result['status']!r}; known: {', '.join(STATUSES)}")
 

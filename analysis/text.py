@@ -62,8 +62,8 @@ def frontier_text(
     else:
         goals = ", ".join(f"{name} ({column(name).better})" for name in objectives)
         title = (
-            f"Frontier of {source.name}: {len(frontier)} of {len(architectures)} architectures are dominated by "
-            f"no other in {goals}; lmbda {architectures['lmbda'].iloc[0]:g}"
+            f"Frontier of {source.name}: {len(frontier)} of {len(architectures)} architectures are dominated "
+            f"by no other in {goals}; lmbda {architectures['lmbda'].iloc[0]:g}"
         )
         lines += [textwrap.fill(title, WIDTH), ""]
         lines += [architecture_table(frontier, objectives), ""]

@@ -1,6 +1,6 @@
 """Synthetic results that look like a real sweep's: plausible numbers, nothing was trained.
 
-python tests/analysis/synthetic_sweep.py FOLDER writes a sweep folder to look at;
+python tests/analysis/synthetic_results.py FOLDER writes a sweep folder to look at;
 with a second argument, also the results table of that sweep to that file.
 """
 

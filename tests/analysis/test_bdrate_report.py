@@ -1,0 +1,167 @@
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from synthetic_results import example, result, write_sweep
+
+from analysis.anchors import Anchor, load_anchor
+from analysis.bdrate import Curve, bd_rate
+from analysis.bdrate_report import BdRateReport, report
+from analysis.curves import trial_curves
+from analysis.errors import AnalysisError
+from analysis.load import load, read
+from analysis.settings import Settings
+
+LMBDAS = (0.0035, 0.0067, 0.013, 0.025)
+
+
+def anchors(*names: str) -> list[Anchor]:
+    return [load_anchor(name) for name in names or ("bpg", "vtm")]
+
+
+def run(folder: Path, *names: str, settings: Settings | None = None) -> BdRateReport:
+    return report(read(folder), folder, anchors(*names), settings or Settings(), print_table=False)
+
+
+def test_curves_get_bd_rates_and_points_get_savings(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", example())
+    found = run(folder)
+    table = pd.read_csv(folder / "bdrate.csv", float_precision="round_trip")
+    assert table.groupby(["kind", "anchor"]).size().to_dict() == {
+        ("curve", "bpg"): 2, ("curve", "vtm"): 2, ("point", "bpg"): 12, ("point", "vtm"): 12,
+    }  # fmt: skip
+    rows = load(folder)
+    curve = table[(table["kind"] == "curve") & (table["anchor"] == "vtm")].iloc[0]
+    own = rows[(rows["arch_id"] == curve["arch_id"]) & (rows["warm_start"] != "")]
+    wanted = bd_rate(load_anchor("vtm").curve, Curve("own", tuple(own["bpp"]), tuple(own["psnr_db"])))
+    assert curve["bd_rate_pct"] == pytest.approx(wanted.bd_rate_pct, abs=1e-12)
+    assert (curve["points"], curve["lmbdas"]) == (5, "0.0035 0.0067 0.013 0.025 0.0483")
+    points = table[(table["kind"] == "point") & (table["anchor"] == "bpg")]
+    savings = rows[rows["warm_start"] == ""].set_index("arch_id")["rate_saving_vs_bpg_pct"]
+    for _, point in points.iterrows():
+        assert point["rate_saving_pct"] == savings[point["arch_id"]]
+    assert (folder / "bdrate.png").read_bytes().startswith(b"\x89PNG")
+    assert max(map(len, found.text.splitlines())) <= 120
+
+
+def test_the_printed_report_names_method_range_overlap_averaging_and_anchors(tmp_path: Path) -> None:
+    found = run(
+        write_sweep(tmp_path / "s", example()), settings=Settings(method="akima", min_bpp=0.1, max_bpp=1.0)
+    )
+    text = " ".join(found.text.split())
+    for part in (
+        "akima of log rate over PSNR",
+        "narrowed to where the anchor has from 0.1 bpp to 1 bpp",
+        "mean of per-image PSNR (RGB, 8-bit rounded)",
+        "seeds are averaged first",
+        "kodak (24 images)",
+        "anchor vtm VTM-9.1 intra (CompressAI), kodak, 8 points; 0.048..3.63 bpp, 26.14..46.59 dB",
+        "source: CompressAI@869a9f5d4126:results/image/kodak/vtm.json",
+        "integrated",
+        "range %",
+    ):
+        assert part in text, part
+
+
+def test_seeds_are_averaged_before_the_curve(tmp_path: Path) -> None:
+    trials = [result(lmbda=lmbda, seed=seed) for lmbda in LMBDAS for seed in (0, 1, 2)]
+    (curve,) = trial_curves(load(write_sweep(tmp_path / "s", trials)))
+    assert curve.is_curve
+    assert list(curve.rows["seeds"]) == [3, 3, 3, 3]
+    at_first = [t["evaluation"]["psnr_db"] for t in trials if t["spec"]["lmbda"] == LMBDAS[0]]
+    assert curve.rows["psnr_db"].iloc[0] == pytest.approx(sum(at_first) / 3)
+
+
+def test_only_good_trials_and_equal_trainings_make_a_curve(tmp_path: Path) -> None:
+    three = [result(lmbda=lmbda) for lmbda in LMBDAS[:3]]
+    others = [result(lmbda=LMBDAS[3], status="rate_mismatch"), result(lmbda=LMBDAS[3], steps=900)]
+    curves = trial_curves(load(write_sweep(tmp_path / "s", [*three, *others])))
+    assert sorted(len(curve.rows) for curve in curves) == [1, 3]
+    assert not any(curve.is_curve for curve in curves)
+
+
+def test_what_an_anchor_does_not_reach_is_listed(tmp_path: Path) -> None:
+    low = [result(32, lmbda=lmbda, penalty=6.5) for lmbda in LMBDAS]
+    found = run(write_sweep(tmp_path / "s", [*low, result(64, penalty=5.2), result(96)]))
+    text = " ".join(found.text.split())
+    assert "% of its range inside that of 'vtm'" in text
+    assert "is below the range of vtm (26.14..46.59 dB): conv 64-64-64/96 scale" in text
+    refused = found.table[found.table["refused"] != ""]
+    assert refused[["bd_rate_pct", "rate_saving_pct"]].isna().all(axis=None)
+
+
+def test_a_curve_that_is_not_monotone_is_refused_by_name(tmp_path: Path) -> None:
+    trials = [result(64, lmbda=lmbda) for lmbda in LMBDAS]
+    trials[2]["evaluation"]["psnr_db"] = 20.0
+    found = run(write_sweep(tmp_path / "s", [*trials, result(96)]))
+    assert "curve 'conv 64-64-64/96 scale' is not monotone" in " ".join(found.text.split())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset": "clic", "images": 41}, "bpg: anchor is on kodak, evaluation set is clic; name a curve"),
+        ({"images": 4}, "anchor is the mean over 24 Kodak images, evaluation has 4"),
+    ],
+)
+def test_kodak_anchors_are_refused_for_other_images(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    folder = write_sweep(tmp_path / "s", [result(lmbda=lmbda, **changes) for lmbda in LMBDAS])  # type: ignore[arg-type]
+    with pytest.raises(AnalysisError, match=message):
+        run(folder)
+
+
+def test_own_anchor_on_own_images(tmp_path: Path) -> None:
+    trials = [result(lmbda=lmbda, dataset="clic", images=41) for lmbda in LMBDAS]
+    folder = write_sweep(tmp_path / "s", trials)
+    rows = load(folder).sort_values("bpp")
+    lines = [f"clic,{2 * row['bpp']!r},{row['psnr_db']!r}" for _, row in rows.iterrows()]
+    (tmp_path / "own.csv").write_text("\n".join(["dataset,bpp,psnr_rgb_db", *lines]))
+    found = run(folder, str(tmp_path / "own.csv"))
+    # The anchor needs twice the rate everywhere, so the curve saves half of it.
+    assert found.table["bd_rate_pct"].tolist() == pytest.approx([-50.0])
+
+
+@pytest.mark.parametrize("key", ["psnr-rgb", "psnr"])
+def test_a_results_json_of_compressai_is_an_anchor(tmp_path: Path, key: str) -> None:
+    (tmp_path / "kodak").mkdir()
+    path = tmp_path / "kodak" / "codec.json"
+    path.write_text(f'{{"name": "x", "results": {{"bpp": [0.1, 0.2], "{key}": [28.0, 30.0]}}}}')
+    anchor = load_anchor(str(path))
+    assert (anchor.dataset, anchor.curve.psnr_db) == ("kodak", (28.0, 30.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("bpp,psnr_db\n0.1,30\n", "lacks dataset; needs bpp, psnr_db and dataset"),
+        ("dataset,bpp,psnr_db\nkodak,0.1,30\nclic,0.2,31\n", "mixes clic, kodak"),
+        ("dataset,bpp,psnr_db\nkodak,little,30\nkodak,0.2,31\n", "bpp and psnr_db must be numbers"),
+        ("dataset,codec,bpp,psnr_db\nkodak,a,0.1,30\nkodak,b,0.2,31\n", "mixes kodak, a, b"),
+        ("dataset,bpp,psnr_db\nkodak,0.1,30\n", "has 1 points; needs at least 2"),
+        ("", "lacks bpp, psnr_db, dataset"),
+    ],
+)
+def test_anchor_files_that_are_none(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "own.csv").write_text(text)
+    with pytest.raises(AnalysisError, match=message):
+        load_anchor(str(tmp_path / "own.csv"))
+
+
+def test_unknown_anchors_list_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(AnalysisError, match=r"anchor 'jpeg' is not known; known: bpg, bpg_compressai, vtm, "):
+        load_anchor("jpeg")
+    with pytest.raises(AnalysisError, match=r"anchor file nothing\.csv does not exist"):
+        load_anchor("nothing.csv")
+    (tmp_path / "bad.json").write_text('{"results": []}')
+    with pytest.raises(AnalysisError, match="is no results JSON of CompressAI"):
+        load_anchor(str(tmp_path / "bad.json"))
+
+
+def test_infinite_psnr_is_no_point_of_a_curve(tmp_path: Path) -> None:
+    perfect = result(96)
+    perfect["evaluation"]["psnr_db"] = math.inf
+    found = run(write_sweep(tmp_path / "s", [perfect, result(64)]))
+    assert set(found.table["label"]) == {"conv 64-64-64/96 scale"}

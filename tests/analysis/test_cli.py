@@ -1,0 +1,154 @@
+"""The command line as a user starts it: new interpreters, the committed example table, no torch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from synthetic_results import example, grid, result, write_sweep
+
+from analysis.__main__ import main
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = Path(__file__).parent / "data" / "example_trials.csv"
+
+
+def analysis(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The command in an interpreter of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "analysis", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+
+
+def test_frontier_of_the_example_table(tmp_path: Path) -> None:
+    done = analysis("frontier", EXAMPLE, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Frontier of example_trials: 7 of 12 architectures" in done.stdout
+    out = tmp_path / "example_trials_analysis"
+    figures = {"frontier.png", "frontier_rate_saving.png", "frontier_time.png", "rd.png"}
+    assert {path.name for path in out.iterdir()} == {"trials.csv", "frontier.csv", *figures}
+    assert (out / "trials.csv").read_text() == EXAMPLE.read_text()
+
+
+def test_bdrate_of_the_example_table(tmp_path: Path) -> None:
+    arguments = ["bdrate", EXAMPLE, "--anchor", "vtm", "--method", "akima", "--min-bpp", "0.1", "-o", "out"]
+    done = analysis(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "akima of log rate over PSNR" in done.stdout
+    assert pd.read_csv(tmp_path / "out" / "bdrate.csv")["bd_rate_pct"].notna().sum() == 2
+
+
+def test_the_example_table_is_what_its_maker_makes(tmp_path: Path) -> None:
+    from analysis.frontier import write_report
+
+    folder = write_sweep(tmp_path / "s", example())
+    write_report(folder, print_table=False, draw=False)
+    fresh = pd.read_csv(folder / "trials.csv")
+    # Not compared as text: the last digit of log and pow differs between machines.
+    pd.testing.assert_frame_equal(fresh, pd.read_csv(EXAMPLE), rtol=1e-9)
+
+
+def test_the_last_sweep_is_the_default_and_a_damaged_result_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_sweep(tmp_path / "runs" / "s", grid())
+    next(folder.glob("trials/*/result.json")).write_text("{")
+    monkeypatch.chdir(tmp_path)
+    assert main(["frontier"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "result.json: damaged" in printed
+    assert "Frontier of s:" in printed
+    assert "of 11 architectures" in printed
+    assert "in runs/s/: frontier.csv, trials.csv" in printed
+
+
+def test_a_mistake_ends_the_process_with_status_2_and_one_line(tmp_path: Path) -> None:
+    done = analysis("frontier", "missing", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: missing does not exist; name a sweep folder")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["frontier"], "there is no sweep under runs/"),
+        (["frontier", "missing"], "missing does not exist"),
+        (
+            ["frontier", str(EXAMPLE), "--objectives", "rd_loss,beauty"],
+            "objective 'beauty' is not known; objectives: bpp",
+        ),
+        (
+            ["frontier", str(EXAMPLE), "--lmbda", "0.9"],
+            "--lmbda 0.9: no usable trial has it; there are 0.0035",
+        ),
+        (
+            ["frontier", str(EXAMPLE), "--device", "cuda"],
+            "--device chooses among the timings of a sweep folder",
+        ),
+        (["frontier", "short.csv"], "short lacks lmbda, rd_loss, kmac_per_px_dec; it has label, bpp"),
+        (["bdrate", "short.csv"], "short lacks lmbda, psnr_db, dataset; it has label, bpp"),
+        (["frontier", "failed"], "no trial of failed can be compared; trials.csv gives the reasons"),
+        (["bdrate", str(EXAMPLE), "--anchor", "av2"], "anchor 'av2' is not known"),
+        (["frontier", str(EXAMPLE), "--out", "short.csv"], "choose another folder with --out"),
+        (
+            ["frontier", "mlflow:0123456789abcdef0123456789abcdef"],
+            "MLflow run 0123456789abcdef0123456789abcdef",
+        ),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "short.csv").write_text("label,bpp\nx,0.5\n")
+    write_sweep(tmp_path / "failed", [result(status="failed")])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(arguments) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: ")
+    assert text.count("\n") == 1
+    assert message in text
+
+
+@pytest.mark.parametrize("arguments", [[], ["frontier"], ["bdrate"], ["export"]])
+def test_help_comes_with_examples(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([*arguments, "--help"])
+    printed = capsys.readouterr().out
+    assert "python -m analysis" in printed
+    assert ("examples:" in printed) == bool(arguments)
+
+
+def test_help_loads_no_heavy_library() -> None:
+    code = "import sys, analysis.__main__ as m; m._parser().format_help(); print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_no_module_of_analysis_loads_torch_or_its_siblings() -> None:
+    code = (
+        "import importlib, pkgutil, sys, analysis\n"
+        "for module in pkgutil.walk_packages(analysis.__path__, 'analysis.'):\n"
+        "    importlib.import_module(module.name)\n"
+        "bad = {'torch', 'rdc', 'sweep', 'conf', 'mlflow', 'ray', 'hydra', 'optuna', 'compressai'}\n"
+        "print(sorted(bad & set(sys.modules)), 'analysis.figures' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] True"
+
+
+def test_export_prints_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(EXAMPLE), "--format", "compressai", "-o", "results/image"]) == 0
+    assert capsys.readouterr().out.count("results/image/kodak/") == 14

@@ -1,0 +1,58 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from synthetic_results import example, result, write_sweep
+
+from analysis.anchors import load_anchor
+from analysis.compressai_json import export
+from analysis.errors import AnalysisError
+from analysis.load import load, read
+
+
+def test_a_file_per_architecture_and_budget_with_the_numbers_of_the_table(tmp_path: Path) -> None:
+    source = read(write_sweep(tmp_path / "s", example()))
+    files = export(source, tmp_path / "out")
+    assert len(files) == len(set(files)) == 14
+    assert {path.parent for path in files} == {tmp_path / "out" / "kodak"}
+    trees = [json.loads(path.read_text()) for path in files]
+    curve = next(tree for tree in trees if len(tree["results"]["bpp"]) == 5)
+    assert set(curve) == {"name", "description", "meta", "results"}
+    assert set(curve["results"]) == {"bpp", "psnr-rgb", "ms-ssim-rgb", "encoding_time", "decoding_time"}
+    rows = source.frame
+    rows = rows[(rows["arch_id"] == curve["meta"]["arch_id"]) & (rows["warm_start"] != "")].sort_values("bpp")
+    assert curve["results"]["bpp"] == rows["bpp"].tolist()
+    assert curve["results"]["psnr-rgb"] == rows["psnr_db"].tolist()
+    assert curve["results"]["decoding_time"] == (rows["time_dec_total_ms"] / 1000).tolist()
+    assert curve["meta"]["lmbda"] == rows["lmbda"].tolist()
+
+
+def test_times_that_were_not_measured_are_left_out(tmp_path: Path) -> None:
+    (path,) = export(read(write_sweep(tmp_path / "s", [result()], timings=[])), tmp_path / "out")
+    assert set(json.loads(path.read_text())["results"]) == {"bpp", "psnr-rgb", "ms-ssim-rgb"}
+
+
+def test_an_exported_curve_reads_back_as_an_anchor(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", [result(lmbda=lmbda) for lmbda in (0.0035, 0.013, 0.05)])
+    (path,) = export(read(folder), tmp_path / "out")
+    anchor = load_anchor(str(path))
+    assert anchor.dataset == "kodak"
+    assert anchor.curve.bpp == tuple(sorted(load(folder)["bpp"]))
+
+
+def test_nothing_to_export_is_said(tmp_path: Path) -> None:
+    with pytest.raises(AnalysisError, match="s has no trial with status ok to export"):
+        export(read(write_sweep(tmp_path / "s", [result(status="failed")])), tmp_path / "out")
+
+
+def test_compressai_plots_what_we_export(tmp_path: Path) -> None:
+    pytest.importorskip("compressai")
+    folder = write_sweep(tmp_path / "s", [result(lmbda=lmbda) for lmbda in (0.0035, 0.013, 0.05)])
+    files = export(read(folder), tmp_path / "out")
+    output = tmp_path / "rd.png"
+    command = [sys.executable, "-m", "compressai.utils.plot", "-f", *map(str, files), "-o", str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    assert output.stat().st_size > 1000

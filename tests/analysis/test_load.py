@@ -1,0 +1,198 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_results import grid, result, timing, write_sweep
+
+from analysis.anchors import load_anchor
+from analysis.bdrate import rate_saving_pct
+from analysis.errors import AnalysisError
+from analysis.load import load, read
+from analysis.rows import trial_row
+from analysis.schema import COLUMNS, read_path
+
+
+def test_a_sweep_gives_one_row_per_result_with_exact_numbers(tmp_path: Path) -> None:
+    results = grid()
+    frame = load(write_sweep(tmp_path / "s", results)).set_index("spec_id", drop=False)
+    assert len(frame) == len(results) == 12
+    for tree in results:
+        row = frame.loc[tree["spec_id"]]
+        for col in COLUMNS:
+            stored = read_path(tree, col.path) if col.origin == "result" else None
+            if isinstance(stored, float):
+                assert row[col.name] == stored / col.divisor, col.name
+            elif isinstance(stored, str):
+                assert row[col.name] == stored, col.name
+        assert row["time_dec_total_ms"] == timing(tree)["decode"]["total_ms"]["median"]
+
+
+def test_savings_are_those_of_the_anchors(tmp_path: Path) -> None:
+    tree = result()
+    row = trial_row(tree)
+    point = {"bpp": tree["evaluation"]["bpp"], "psnr_db": tree["evaluation"]["psnr_db"]}
+    assert row["rate_saving_vs_bpg_pct"] == rate_saving_pct(load_anchor("bpg").curve, **point)
+    assert row["rate_saving_vs_vtm_pct"] == rate_saving_pct(load_anchor("vtm").curve, **point)
+    assert row["rate_saving_note"] == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"dataset": "clic", "images": 41}, "bpg: anchor is on kodak, evaluation set is clic"),
+        ({"images": 4}, "bpg: anchor is the mean over 24 Kodak images, evaluation has 4"),
+        ({"penalty": 4.9}, "is below the range of vtm"),
+        ({"status": "rate_mismatch"}, "status is rate_mismatch"),
+    ],
+)
+def test_a_missing_saving_says_why(changes: dict[str, object], note: str) -> None:
+    row = trial_row(result(32, **changes))  # type: ignore[arg-type]
+    assert row["rate_saving_vs_vtm_pct"] is None
+    assert note in row["rate_saving_note"]
+
+
+def test_trials_trained_alike_share_a_budget_id() -> None:
+    same = {
+        trial_row(result(width, lmbda=lmbda))["budget_id"] for width in (32, 64) for lmbda in (0.01, 0.02)
+    }
+    others = {
+        trial_row(result(**change))["budget_id"]
+        for change in (
+            {"steps": 600},
+            {"precision": "fp32"},
+            {"warm_start": {"spec_id": "x", "lmbda": 0.013}},
+        )
+    }
+    assert len(same) == 1
+    assert len(same | others) == 4
+
+
+def test_damaged_results_are_named_and_the_others_used(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", grid())
+    damaged = {
+        "half": '{"schema_version": 1, "spec',
+        "list": "[1, 2]",
+        "future": json.dumps(result(33) | {"schema_version": 2}),
+        "nameless": json.dumps(result(34) | {"label": ""}),
+        "odd": json.dumps(result(35) | {"status": "fine"}),
+        "texty": json.dumps(result(36) | {"attempt": "first"}),
+    }
+    for name, text in damaged.items():
+        (folder / "trials" / name).mkdir()
+        (folder / "trials" / name / "result.json").write_text(text)
+    source = read(folder)
+    assert len(source.frame) == 12
+    assert len(source.problems) == len(damaged)
+    reasons = {
+        "half": "damaged",
+        "list": "not a JSON object",
+        "future": "schema_version 2",
+        "nameless": "lacks label",
+        "odd": "status 'fine'",
+        "texty": "attempt is 'first', not a number",
+    }
+    for name, reason in reasons.items():
+        assert any(f"{name}/result.json" in p and reason in p for p in source.problems), name
+
+
+def test_planned_trials_without_result_are_counted(tmp_path: Path) -> None:
+    assert read(write_sweep(tmp_path / "s", grid(), planned=3)).notes == (
+        "3 of 15 planned trials have no result yet",
+    )
+
+
+def test_times_of_the_chosen_device(tmp_path: Path) -> None:
+    results = grid()
+    everyone = [timing(tree) for tree in results]
+    some = [timing(tree, device_slug="cuda-fast", factor=0.1) for tree in results[:4]]
+    folder = write_sweep(tmp_path / "s", results, timings=everyone + some)
+    source = read(folder)
+    assert source.frame["time_dec_total_ms"].notna().all()
+    assert source.notes == (
+        "time columns are those of cpu-synthetic__1t__bf16; also timed: cuda-fast__1t__bf16",
+    )
+    fast = load(folder, device="cuda-fast")
+    assert fast["time_dec_total_ms"].notna().sum() == 4
+    assert set(fast["time_device"]) == {"cuda:fast", ""}
+    with pytest.raises(
+        AnalysisError, match="--device tpu was not timed; timed: cpu-synthetic__1t__bf16, cuda-fast"
+    ):
+        load(folder, device="tpu")
+
+
+def test_a_table_reads_back_what_was_written(tmp_path: Path) -> None:
+    frame = load(write_sweep(tmp_path / "s", [*grid(), result(40, status="failed")]))
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    pd.testing.assert_frame_equal(load(tmp_path / "t.csv"), frame)
+
+
+def test_ids_that_look_like_numbers_stay_text(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("label,arch_id,spec_id,bpp\na,12e456789012,000000000012,0.5\n")
+    row = load(tmp_path / "t.csv").iloc[0]
+    assert (row["arch_id"], row["spec_id"]) == ("12e456789012", "000000000012")
+
+
+def test_a_short_table_is_completed_and_keeps_its_own_columns(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("label,lmbda,bpp,psnr_db,remark\nmine,0.013,0.5,32.0,good\n")
+    row = load(tmp_path / "t.csv").iloc[0]
+    assert (row["arch_id"], row["status"], row["spec_id"], row["remark"]) == ("mine", "ok", "row-1", "good")
+    assert np.isnan(row["rate_saving_vs_bpg_pct"])
+    assert "evaluation set is not named" in row["rate_saving_note"]
+
+
+def test_parquet_reads_like_csv(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    frame = load(write_sweep(tmp_path / "s", grid()))
+    frame.to_parquet(tmp_path / "t.parquet")
+    pd.testing.assert_frame_equal(load(tmp_path / "t.parquet"), frame)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("label,bpp\nx,half\n", r"row 1: bpp='half' is not a number"),
+        ("label,seed\nx,0\ny,1e999\n", r"row 2: seed='1e999' is not a whole number"),
+        ("label,seed\nx,0.5\n", r"row 1: seed='0.5' is not a whole number"),
+        ("label,time_alone\nx,perhaps\n", r"time_alone='perhaps' is neither True nor False"),
+        ("label,bpp\n", "has no rows"),
+        ("", "is not readable as CSV"),
+        ("a,b\n1,2\n1,2,3\n", "is not readable as CSV"),
+    ],
+)
+def test_what_is_no_table_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(AnalysisError, match=message):
+        load(tmp_path / "t.csv")
+
+
+def test_a_binary_file_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"\x89PNG\r\n\x1a\n\x00\xff\xfe")
+    with pytest.raises(AnalysisError, match="is not readable as CSV"):
+        load(tmp_path / "t.csv")
+
+
+def test_sources_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        AnalysisError, match=r"no sweep under runs/; run `python -m sweep \+experiment=frontier` first"
+    ):
+        read()
+    with pytest.raises(AnalysisError, match="nowhere does not exist; name a sweep folder"):
+        read("nowhere")
+    write_sweep(tmp_path / "runs" / "one", [])
+    with pytest.raises(AnalysisError, match="sweep runs/one has no finished trial"):
+        read()
+    with pytest.raises(AnalysisError, match=r"runs is no sweep folder: .* it holds the sweeps one: name one"):
+        read("runs")
+
+
+def test_the_last_sweep_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    monkeypatch.chdir(tmp_path)
+    for age, name in enumerate(["newest", "middle", "oldest"]):
+        folder = write_sweep(tmp_path / "runs" / name, [result()])
+        os.utime(folder / "sweep.json", (1e9 - age, 1e9 - age))
+    assert read().name == "newest"
