@@ -3,7 +3,7 @@
     python benchmarks/quick_recipe.py                     # 3 seeds, about 8 minutes on two cores
 
 Both train the mean-scale hyperprior at one width on one thread, each in a process of its own, and are judged
-by rd_loss on the held-out validation images (estimated rate, 8-bit rounded pixels), never on evaluation images.
+by rd_loss on held-out validation images (estimated rate, 8-bit rounded pixels), never on evaluation images.
 
 quick       the recipe of `budget=quick`, as trials run it
 compressai  CompressAI's model and the recipe of its example script, written anew here: fp32, random weights,

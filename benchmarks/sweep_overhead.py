@@ -1,7 +1,7 @@
 """What the machinery of a sweep costs: 40 trials whose body sleeps 1 s, on 2 slots, through all that ships.
 
 The driver, Ray slots, fork servers, trial files, MLflow (SQLite) and the final report are the real ones; only
-the job's entry is another. Bar: from the first start to the last record in MLflow at most 1.25 times the ideal.
+the job's entry is another. Bar: first start to last record in MLflow within 1.25 times the ideal.
 """
 
 from __future__ import annotations

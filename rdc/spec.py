@@ -19,7 +19,7 @@ import pydantic
 
 from rdc.errors import UserError
 
-# Raise when code changes the results that a given spec produces, so that old results are not mistaken for new.
+# Raise when code changes the results that a given spec produces: old results are then not mistaken for new.
 SEMANTICS_VERSION = 1
 
 T = TypeVar("T")
@@ -154,8 +154,8 @@ class TrialSpec:
 class RunSettings:
     """How and where a trial runs: recorded beside the result, without influence on the ids.
 
-    folder: the trial's own folder. train_manifest, validation_manifest, eval_manifest: ImageSet files (rdc.data);
-    without a validation set, a part of the training images is held out.
+    folder: the trial's own folder. train_manifest, validation_manifest, eval_manifest: files of rdc.data's
+    ImageSet; without a validation set, a part of the training images is held out.
     fresh_decode_images: how many evaluation bitstreams a newly started interpreter decodes; -1 for all.
     """
 
@@ -220,9 +220,9 @@ def parse_trial(config: Mapping[str, Any]) -> TrialSpec:
 
 
 def parse(cls: type[T], config: Any, *, where: str) -> T:
-    """dict -> frozen dataclass, strict about unknown keys and types; errors are one line with the dotted path."""
+    """dict -> frozen dataclass, strict about unknown keys and types; errors are one line with dotted paths."""
     try:
-        return _adapter(cls).validate_python(config)
+        return _adapter(cls).validate_python(config)  # type: ignore[arg-type]  # mypy: a class is hashable
     except pydantic.ValidationError as error:
         raise UserError(_one_line(error, where)) from None
 
@@ -234,7 +234,7 @@ def prepare() -> None:
         component(group, name).Params for group in COMPONENT_GROUPS for name in component_names(group)
     ]
     for cls in classes:
-        _adapter(cls)
+        _adapter(cls)  # type: ignore[arg-type]
 
 
 def arch_id(model: ModelSpec) -> str:
@@ -272,7 +272,7 @@ def _parse_component(group: str, config: Any) -> Any:
 
 @functools.cache  # building one takes a hundred times as long as using it
 def _adapter(cls: type[Any]) -> pydantic.TypeAdapter[Any]:
-    # Standard dataclasses have no config of their own: forbid what they do not know, and keep "3" from being 3.
+    # Standard dataclasses have no config of their own: forbid what they do not know.
     return pydantic.TypeAdapter(pydantic.with_config(pydantic.ConfigDict(extra="forbid"))(cls))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -190,7 +191,9 @@ def test_second_view_of_a_phone_photo_is_ignored(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_damaged_files_are_refused_by_name_or_read(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_damaged_files_are_refused_by_name_or_read(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"]))
     buffer = io.BytesIO()
     Image.fromarray(photo()).save(buffer, kind)
@@ -202,8 +205,7 @@ def test_damaged_files_are_refused_by_name_or_read(tmp_path_factory: pytest.Temp
     try:
         pixels = read_rgb(file)
     except UserError as error:
-        assert "damaged.img" in str(error)
-        assert "\n" not in str(error)
+        assert re.fullmatch(r".*damaged\.img.*", str(error)), "one line that names the file"  # noqa: PT017
     else:
         assert pixels.ndim == 3
         assert pixels.shape[2] == 3
