@@ -220,7 +220,7 @@ def parse_trial(config: Mapping[str, Any]) -> TrialSpec:
 
 
 def parse(cls: type[T], config: Any, *, where: str) -> T:
-    """dict -> frozen dataclass, strict about unknown keys and types; errors are one line with dotted paths."""
+    """dict -> frozen dataclass, strict about unknown keys and types; errors: one line, dotted paths."""
     try:
         return _adapter(cls).validate_python(config)  # type: ignore[arg-type]  # mypy: a class is hashable
     except pydantic.ValidationError as error:
