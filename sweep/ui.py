@@ -1,4 +1,4 @@
-"""`python -m sweep.ui`: MLflow's web interface on this machine, opened at the newest sweep as charts and table."""
+"""`python -m sweep.ui`: MLflow's web interface on this machine, at the newest sweep as charts and table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any
 from rdc.errors import UserError
 from sweep.tracking.address import SERVER_SCHEMES, scheme, server_name, sqlite_path, tracking_uri
 from sweep.tracking.client import require_mlflow
-from sweep.tracking.mirror import STATE_FILE, read_state
+from sweep.tracking.state import STATE_FILE, read_state
 from sweep.tracking.view import run_address, view_address
 
 HOST = "127.0.0.1"  # there is no login: loopback only
@@ -64,8 +64,8 @@ def show(runs_dir: Path, sweep: str | None, port: int | None) -> int:
     try:
         with serve(uri, runs_dir / "mlartifacts", port, log=runs_dir / "mlflow-server.log") as server:
             print(addresses(f"http://{HOST}:{port}", folder.name, state))
-            print("\nMLflow's assistant panel opens on the first visit; x closes it for good. Ctrl-C ends the server.")
-            sys.stdout.flush()
+            print("MLflow's assistant panel opens on the first visit only; x closes it.")
+            print("Ctrl-C ends the server.", flush=True)
             server.wait()
     except KeyboardInterrupt:
         print("\nended")

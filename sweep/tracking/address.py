@@ -14,15 +14,25 @@ SERVER_SCHEMES = ("http", "https")
 
 
 def tracking_uri(configured: str | None, runs_dir: Path) -> str:
-    """The configured URI, else $MLFLOW_TRACKING_URI, else a SQLite file beside the sweeps; UserError if unusable."""
+    """The configured URI, else $MLFLOW_TRACKING_URI, else a SQLite file beside the sweeps.
+
+    UserError if MLflow could not write there.
+    """
     uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_dir.resolve()}/mlflow.db"
     if "://" not in uri or scheme(uri) not in (*DATABASE_SCHEMES, *SERVER_SCHEMES):
         raise UserError(
-            f"tracking.uri={redact(uri)!r} (or $MLFLOW_TRACKING_URI) is not an address that MLflow can write to; "
+            f"tracking.uri={redact(uri)!r} (or $MLFLOW_TRACKING_URI) is nothing that MLflow can write to; "
             "expected http(s)://HOST, sqlite:////ABSOLUTE/PATH.db or another database, or leave it null"
         )
     path = sqlite_path(uri)
     return uri if path is None else f"sqlite:///{path}"
+
+
+def artifact_root(uri: str, configured: str | None, runs_dir: Path) -> Path | None:
+    """Where the artifacts of a database URI go; None if a server decides that by itself."""
+    if scheme(uri) in SERVER_SCHEMES:
+        return None
+    return Path(configured or runs_dir / "mlartifacts").resolve()
 
 
 def scheme(uri: str) -> str:

@@ -1,4 +1,4 @@
-"""The only file that knows MLflow: a dozen calls, explicit run ids, and errors sorted by what to do about them."""
+"""The only file that knows MLflow: a dozen calls with explicit run ids, and errors sorted by what helps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rdc.errors import UserError
-from sweep.tracking.address import redact, scheme
+from sweep.tracking.address import redact, server_name
 from sweep.tracking.content import Point
 
 ITEMS_PER_BATCH = 1000  # MLflow's limit for metrics, params and tags of one request together
@@ -52,6 +52,7 @@ class Client:
 
     def __init__(self, uri: str, request_timeout_s: float) -> None:
         self._uri = uri
+        self.server = server_name(uri)
         self._request_timeout_s = request_timeout_s
         self._mlflow: Any = None
 
@@ -76,10 +77,10 @@ class Client:
         self._mlflow = client
 
     def experiment(self, name: str, artifacts: Path | None, tags: Mapping[str, str]) -> str:
-        """Its id; created if missing, with `artifacts` as the root of its artifacts (None: the server decides)."""
+        """Its id; created if missing. artifacts: the root of its artifacts, None if the server decides."""
         found = self._call("get_experiment_by_name", name)
         if found is None:
-            location = artifacts.resolve().as_uri() if artifacts is not None else None
+            location = artifacts.as_uri() if artifacts is not None else None
             try:
                 return str(self._call("create_experiment", name, artifact_location=location, tags=dict(tags)))
             except ServerError:
@@ -122,6 +123,10 @@ class Client:
             token = page.token
             if not token:
                 return found
+
+    def delete_run(self, run_id: str) -> None:
+        """MLflow keeps it among the deleted ones."""
+        self._call("delete_run", run_id)
 
     def log(
         self,
@@ -178,10 +183,6 @@ class Client:
             return getattr(self._mlflow, method)(*args, **kwargs)
         except Exception as error:
             raise _sorted(error) from None
-
-
-def keeps_artifacts_itself(uri: str) -> bool:
-    return scheme(uri) in ("http", "https")
 
 
 def _sorted(error: Exception) -> ServerError:

@@ -1,6 +1,6 @@
-"""What a tracked run says: parameters, metrics, tags and descriptions, read from a sweep's files.
+"""What a tracked run holds: parameters, metrics and tags, read from a sweep's files.
 
-Nothing here knows the tracker's client, so every number a run shows can be tested as a plain value.
+Nothing here knows the tracker's client, so every number that a run shows can be tested as a plain value.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ import getpass
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from analysis import schema
 from sweep.tracking.address import redact
 
+MAX_PARAMS = 100  # MLflow's limit for one request
 PARAM_VALUE_CHARS = 500  # what every MLflow server since 2.0 takes
 CURVE_PREFIXES = ("train/", "val/")
-# Categorical colours that stay apart for colour-blind readers (Okabe and Ito, without black and yellow).
+# Okabe and Ito's colours, which people with any colour vision can tell apart; used as in the figures.
 FAMILY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+FIRST_FAMILIES = ("conv/mean_scale_hyperprior/conv", "conv/scale_hyperprior/conv")
 SWEEP_COLOUR = "#7F7F7F"
 
 
@@ -49,16 +51,45 @@ def file_metrics(tree: Mapping[str, Any], origin: str) -> dict[str, float]:
 
     The values are those of the results table, bit for bit: both read the same column of the same file.
     """
-    row = {
-        col.name: schema.read_value(tree, col) for col in schema.COLUMNS if col.origin == origin and col.path
-    }
-    return schema.metrics(row)
+    columns = [col for col in schema.COLUMNS if col.origin == origin and col.metric]
+    return schema.metrics({col.name: schema.read_value(tree, col) for col in columns})
 
 
 def table_metrics(row: Mapping[str, str]) -> dict[str, float]:
-    """What a row of trials.csv adds to a trial's result.json: rate savings, and the times of the chosen device."""
+    """What a row of trials.csv adds to a trial's result: rate savings, and the times of the chosen device."""
     names = [col.name for col in schema.COLUMNS if col.origin != "result" and col.metric]
     return schema.metrics({name: float(row[name]) for name in names if row.get(name)})
+
+
+def sweep_metrics(results: Iterable[Mapping[str, Any]]) -> list[Point]:
+    """The sweep's progress: after the n-th ended trial (step n), invalid trials and best rd_loss so far.
+
+    Values of rd_loss compare only at one lmbda: a sweep over several has no best one.
+    """
+    points: list[Point] = []
+    results = list(results)
+    comparable = len({(result.get("spec") or {}).get("lmbda") for result in results}) == 1
+    best, invalid = math.inf, 0
+    for number, result in enumerate(sorted(results, key=_end), start=1):
+        t_ms = round(1000 * _end(result)[0])
+        if result["status"] == "ok":
+            best = min(best, result["evaluation"]["rd_loss"])
+        else:
+            invalid += 1
+        points.append(Point("sweep/trials_ended", float(number), number, t_ms))
+        points.append(Point("sweep/trials_without_valid_point", float(invalid), number, t_ms))
+        if comparable and math.isfinite(best):
+            points.append(Point("sweep/best_rd_loss", best, number, t_ms))
+    return points
+
+
+def params(spec: Mapping[str, Any]) -> dict[str, str]:
+    """A trial spec flattened to `transform`, `depth.channels`, `steps`: at most 100 of 500 characters."""
+    flat: dict[str, str] = {}
+    for path, value in _flatten(spec):
+        name = path.removeprefix("model.").removeprefix("recipe.").removesuffix(".name")
+        flat[name] = _shorten(_param_text(value))
+    return dict(list(flat.items())[:MAX_PARAMS])
 
 
 def sweep_params(sweep: Mapping[str, Any]) -> dict[str, str]:
@@ -66,50 +97,64 @@ def sweep_params(sweep: Mapping[str, Any]) -> dict[str, str]:
     return params({key: value for key, value in (sweep.get("config") or {}).items() if key != "tracking"})
 
 
-def params(spec: Mapping[str, Any]) -> dict[str, str]:
-    """Flattened trial spec: `transform`, `depth.channels`, `lmbda`; at most 100, each at most 500 characters."""
-    flat: dict[str, str] = {}
-    for path, value in _flatten(spec):
-        name = path.removeprefix("model.").removeprefix("recipe.").removesuffix(".name")
-        flat[name] = _shorten(_param_text(value), PARAM_VALUE_CHARS)
-    return dict(list(flat.items())[:100])
+def sweep_tags(sweep: Mapping[str, Any]) -> dict[str, str]:
+    config = sweep.get("config") or {}
+    return _present(
+        {
+            "mlflow.user": _user(),
+            "mlflow.source.type": "LOCAL",
+            "mlflow.source.name": redact(str(sweep.get("command") or "")),
+            "mlflow.source.git.commit": sweep.get("git_revision"),
+            "git_dirty": sweep.get("git_dirty"),
+            "budget": (config.get("budget") or {}).get("name"),
+        }
+    )
 
 
-def trial_tags(trial: Mapping[str, Any], result: Mapping[str, Any] | None) -> dict[str, str]:
-    """Tags of a trial's run; `trial` is the plan's entry, `result` its result.json once there is one."""
+def plan_tags(trial: Mapping[str, Any]) -> dict[str, str]:
+    """Tags of a trial that has only begun; `trial` is its entry in sweep.json."""
     spec = trial.get("spec") or {}
-    tags = {"spec_id": trial["spec_id"], "family": family(trial, result), "status": "running"}
-    if spec:
-        tags["data_hash"] = spec.get("eval_data")
-        tags["train_data_hash"] = spec.get("train_data")
-    if result is not None:
-        training, environment = result.get("training") or {}, result.get("environment") or {}
-        tags |= {
+    return _present(
+        {
+            "spec_id": trial["spec_id"],
+            "arch_id": trial.get("arch_id"),
+            "curve_id": trial.get("curve_id"),
+            "family": trial.get("family"),
+            "data_hash": spec.get("eval_data"),
+            "train_data_hash": spec.get("train_data"),
+            "status": "running",
+        }
+    )
+
+
+def result_tags(result: Mapping[str, Any]) -> dict[str, str]:
+    """Tags of a trial that has ended; a failed one knows less."""
+    training, environment = result.get("training") or {}, result.get("environment") or {}
+    return _present(
+        {
             "status": result["status"],
             "arch_id": result.get("arch_id"),
             "curve_id": result.get("curve_id"),
+            "family": result.get("family"),
             "budget": training.get("budget"),
             "precision": training.get("precision"),
             "device": training.get("device") or environment.get("device"),
             "node": training.get("node"),
-            "attempt": str(result.get("attempt", 1)),
+            "attempt": result.get("attempt"),
+            "error": (result.get("error") or {}).get("class"),
+            "git_dirty": environment.get("git_dirty"),
             "mlflow.source.git.commit": environment.get("git_revision"),
-            "mlflow.note.content": trial_note(result),
         }
-    return {key: str(value) for key, value in tags.items() if value not in (None, "")}
+    )
 
 
-def sweep_tags(sweep: Mapping[str, Any]) -> dict[str, str]:
-    budget = (sweep.get("config") or {}).get("budget") or {}
-    tags = {
-        "mlflow.user": _user(),
-        "mlflow.source.type": "LOCAL",
-        "mlflow.source.name": redact(str(sweep.get("command", ""))),
-        "mlflow.source.git.commit": sweep.get("git_revision"),
-        "git_dirty": sweep.get("git_dirty"),
-        "budget": budget.get("name"),
-    }
-    return {key: str(value) for key, value in tags.items() if value not in (None, "")}
+def ranking_tags(row: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, str]:
+    """A trial's place on the frontier. row: its row of trials.csv; labels: arch_id -> label."""
+    place = "yes" if row.get("on_frontier") == "True" else "no"
+    if row.get("off_frontier_reason"):
+        place = "n/a"
+    other = row.get("dominated_by", "")
+    return {"frontier": place, "dominated_by": labels.get(other, other)}
 
 
 def datasets(result: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -121,178 +166,25 @@ def datasets(result: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def family_colour(name: str) -> str:
+def family_colour(family: str) -> str:
     """The same family has the same colour in every sweep."""
-    known = {"conv/mean_scale_hyperprior/conv": 0, "conv/scale_hyperprior/conv": 1}
-    digest = hashlib.sha256(name.encode()).digest()[0]
-    return FAMILY_COLOURS[known.get(name, 2 + digest % (len(FAMILY_COLOURS) - 2))]
-
-
-def ranking_tags(
-    row: Mapping[str, str], result: Mapping[str, Any], labels: Mapping[str, str]
-) -> dict[str, str]:
-    """row: the trial's row of trials.csv; labels: arch_id -> label."""
-    tags = {
-        "frontier": _place(row),
-        "dominated_by": labels.get(row.get("dominated_by", ""), ""),
-        "mlflow.note.content": trial_note(
-            result, {**row, "dominated_by": labels.get(row.get("dominated_by", ""), "")}
-        ),
-    }
-    return tags
-
-
-def trial_note(result: Mapping[str, Any], ranking: Mapping[str, str] | None = None) -> str:
-    """Markdown, the verdict in its first line. ranking: the trial's row of trials.csv, if it is written."""
-    if result["status"] == "failed":
-        error = result.get("error") or {}
-        return f"**Failed:** {error.get('class', 'unknown')}: {error.get('message', '')}. See log.txt under Artifacts."
-    values = file_metrics(result, "result")
-    evaluation = result.get("evaluation") or {}
-    lines = [f"{_verdict(result['status'], ranking)} {_numbers(values)} on {_image_set(evaluation)}."]
-    training = result.get("training") or {}
-    if "percent_of_paper_steps" in training:
-        slope = training.get("rd_loss_slope_per_1k_steps")
-        still = "" if slope is None else f"; rd_loss was changing by {slope:+.3g} per 1,000 steps at the end"
-        share = training["percent_of_paper_steps"]
-        lines.append(f"Trained {training['steps']:,} steps, {share:.3g} % of the paper's{still}.")
-    return "\n\n".join(lines)
-
-
-def sweep_note(
-    results: Sequence[Mapping[str, Any]], planned: int, frontier: Sequence[Mapping[str, str]]
-) -> str:
-    """Markdown for the parent run: verdict, then the frontier as a table, then how to read it."""
-    good = [r for r in results if r["status"] == "ok"]
-    best = min(good, key=lambda r: r["evaluation"]["rd_loss"], default=None)
-    verdict = f"**{len(good)} of {planned} trials gave a valid point"
-    verdict += f"; {len(frontier)} are on the frontier.**" if frontier else ".**"
-    if best is not None:
-        verdict += f" Lowest rd_loss: {best['label']}, {_numbers(file_metrics(best, 'result'))}."
-    parts = [verdict]
-    if frontier:
-        shown = [(name, head) for name, head in NOTE_COLUMNS.items() if any(row.get(name) for row in frontier)]
-        lines = [[head for _, head in shown], ["---"] * len(shown)]
-        lines += [[_cell(row[name]) for name, _ in shown] for row in frontier]
-        # Without them the interface sets the columns tight against each other.
-        parts.append("\n".join(f"| {' &emsp; | '.join(line)} |" if line[0] != "---" else "|" + "---|" * len(line) for line in lines))
-    parts.append(HOW_TO_READ)
-    return "\n\n".join(parts)
-
-
-EXPERIMENT_NOTE = (
-    "**Sweeps of neural image codecs.** One run per trained codec, coloured by family; one parent run per sweep with "
-    "its report and plots.\n\n"
-    "| metric | meaning |\n|---|---|\n"
-    "| eval/rd_loss | mean over the evaluation images of coded bpp + lmbda * 255^2 * MSE; lower is better |\n"
-    "| eval/bpp | bits of the coded file, header included, per source pixel |\n"
-    "| eval/psnr_db | mean of the per-image RGB PSNR of the 8-bit reconstruction |\n"
-    "| cost/kflop_per_px_dec | thousand floating-point operations per pixel to decode, 2 per multiply-accumulate |\n"
-    "| time/dec_total_ms | median decode time with nothing else on the machine, entropy decoding included |\n"
-    "| train/..., val/... | curves by training step, with the estimated instead of the coded rate |"
-)
-
-NOTE_COLUMNS = {
-    "label": "architecture",
-    "kflop_per_px_dec": "kFLOP/px",
-    "rd_loss": "rd_loss",
-    "bpp": "bpp",
-    "psnr_db": "PSNR dB",
-    "rate_saving_vs_bpg_pct": "saves % vs BPG",
-    "time_dec_total_ms": "decode ms",
-    "params_m": "M params",
-}
-
-HOW_TO_READ)
-    return "\n\n".join(parts)
-
-
-EXPERIMENT_NOTE = (
-    "**Sweeps of neural image codecs.** One run per trained codec, coloured by family; one parent run per sweep with "
-    "its report and plots.\n\n"
-    "| metric | meaning |\n|---|---|\n"
-    "| eval/rd_loss | mean over the evaluation images of coded bpp + lmbda * 255^2 * MSE; lower is better |\n"
-    "| eval/bpp | bits of the coded file, header included, per source pixel |\n"
-    "| eval/psnr_db | mean of the per-image RGB PSNR of the 8-bit reconstruction |\n"
-    "| cost/kflop_per_px_dec | thousand floating-point operations per pixel to decode, 2 per multiply-accumulate |\n"
-    "| time/dec_total_ms | median decode time with nothing else on the machine, entropy decoding included |\n"
-    "| train/..., val/... | curves by training step, with the estimated instead of the coded rate |"
-)
-
-NOTE_COLUMNS = (
-    "label", "kflop_per_px_dec", "rd_loss", "bpp", "psnr_db", "rate_saving_vs_bpg_pct", "time_dec_total_ms", "params_m",
-)  # fmt: skip
-
-HOW_TO_READ = (
-    "rd_loss = mean over the evaluation images of coded bpp + lmbda * 255^2 * MSE; lower is better. "
-    "kFLOP/px = thousand floating-point operations per pixel to decode (2 per multiply-accumulate). "
-    "A trial is on the frontier when no other has both a lower rd_loss and a lower decode cost. "
-    "Plots and tables are under Artifacts; frontier.csv there holds the same numbers as the runs."
-)
-
-
-def sweep_metrics(results: Iterable[Mapping[str, Any]]) -> list[Point]:
-    """The sweep's progress: after the n-th ended trial (step n) how many failed and the best rd_loss so far."""
-    points: list[Point] = []
-    best, failed = math.inf, 0
-    ended = sorted(results, key=lambda r: ((r.get("training") or {}).get("ended_at") or 0.0, r["spec_id"]))
-    for number, result in enumerate(ended, start=1):
-        t_ms = round(1000 * ((result.get("training") or {}).get("ended_at") or 0.0))
-        failed += result["status"] != "ok"
-        if result["status"] == "ok":
-            best = min(best, result["evaluation"]["rd_loss"])
-        points += [Point("sweep/trials_ended", float(number), number, t_ms)]
-        points += [Point("sweep/trials_without_valid_point", float(failed), number, t_ms)]
-        if math.isfinite(best):
-            points.append(Point("sweep/best_rd_loss", best, number, t_ms))
-    return points
+    if family in FIRST_FAMILIES:
+        return FAMILY_COLOURS[FIRST_FAMILIES.index(family)]
+    others = FAMILY_COLOURS[len(FIRST_FAMILIES) :]
+    return others[hashlib.sha256(family.encode()).digest()[0] % len(others)]
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
     """Rows of a CSV as text; a missing file has none."""
     if not path.is_file():
         return []
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def _verdict(status: str, ranking: Mapping[str, str] | None) -> str:
-    if status != "ok":
-        return f"**Not valid ({status.replace('_', ' ')}): stays off the frontier.**"
-    if ranking is None:
-        return "**Finished.**"
-    if ranking.get("on_frontier") == "True":
-        return "**On the frontier.**"
-    other = ranking.get("dominated_by")
-    return f"**Dominated by {other}.**" if other else "**Off the frontier.**"
-
-
-def _place(row: Mapping[str, str]) -> str:
-    if row.get("off_frontier_reason"):
-        return "n/a"
-    return "yes" if row.get("on_frontier") == "True" else "no"
-
-
-def _numbers(values: Mapping[str, float]) -> str:
-    shown = (
-        ("eval/rd_loss", "rd_loss {:.4f}"),
-        ("cost/kflop_per_px_dec", "{:.1f} kFLOPs/px to decode"),
-        ("eval/bpp", "{:.3f} bpp"),
-        ("eval/psnr_db", "{:.2f} dB PSNR"),
-    )
-    return ", ".join(text.format(values[key]) for key, text in shown if key in values)
-
-
-def _image_set(evaluation: Mapping[str, Any]) -> str:
-    return f"{evaluation.get('dataset', 'unknown images')} ({evaluation.get('images', '?')} images)"
-
-
-def family(trial: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:
-    if result is not None and result.get("family"):
-        return str(result["family"])
-    model = (trial.get("spec") or {}).get("model") or {}
-    groups = ("transform", "entropy_model", "hyper_transform")
-    return "/".join(str((model.get(group) or {}).get("name", "?")) for group in groups) if model else ""
+def _end(result: Mapping[str, Any]) -> tuple[float, str]:
+    """Sorts results by the time of their end; a trial that never began to train has none."""
+    return float((result.get("training") or {}).get("ended_at") or 0.0), str(result["spec_id"])
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -310,15 +202,12 @@ def _param_text(value: Any) -> str:
     return str(value)
 
 
-def _shorten(text: str, chars: int) -> str:
-    return text if len(text) <= chars else text[: chars - 1] + "…"
+def _shorten(text: str) -> str:
+    return text if len(text) <= PARAM_VALUE_CHARS else text[: PARAM_VALUE_CHARS - 1] + "…"
 
 
-def _cell(text: str) -> str:
-    try:
-        return f"{float(text):.4g}"
-    except ValueError:
-        return text
+def _present(tags: Mapping[str, Any]) -> dict[str, str]:
+    return {key: str(value) for key, value in tags.items() if value not in (None, "")}
 
 
 def _is_finite(value: Any) -> bool:

@@ -1,7 +1,8 @@
-"""What the driver holds: it signals, a thread of its own writes, and nothing of it can stop or slow the sweep."""
+"""What the driver holds: it signals, a thread of its own writes; nothing of it can stop or slow a sweep."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import queue
 import sys
@@ -9,11 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from rdc.errors import UserError
-from sweep.tracking.address import redact, server_name, tracking_uri
-from sweep.tracking.client import ServerError, require_mlflow
+from rdc.spec import parse
+from sweep.tracking.address import artifact_root, redact, server_name, tracking_uri
+from sweep.tracking.client import Client, ServerError, require_mlflow
 from sweep.tracking.mirror import Mirror
 
 log = logging.getLogger(__name__)
@@ -30,7 +32,33 @@ class Tracker(Protocol):
         """Something may have changed in the files."""
 
     def finish(self, status: str) -> None:
-        """Log what is left and close all runs; status: FINISHED, FAILED or KILLED. Call it after the report."""
+        """Log what is left, close all runs; status: FINISHED, FAILED or KILLED. Call it after the report."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """The group `tracking` for MLflow; conf/tracking/mlflow.yaml explains the keys."""
+
+    name: Literal["mlflow"]
+    uri: str | None
+    experiment: str
+    artifacts: str | None
+    request_timeout_s: float
+    finish_timeout_s: float
+
+    def __post_init__(self) -> None:
+        for field in ("request_timeout_s", "finish_timeout_s"):
+            if not getattr(self, field) > 0:
+                raise UserError(f"tracking.{field}={getattr(self, field)}: must be greater than 0")
+
+
+def check_tracking(config: Mapping[str, Any], runs_dir: Path) -> tuple[Settings, str] | None:
+    """The settings and the URI to write to, None for tracking=none; UserError in one line."""
+    if config.get("name") == "none":
+        return None
+    settings = parse(Settings, dict(config), where="tracking")
+    require_mlflow()
+    return settings, tracking_uri(settings.uri, runs_dir)
 
 
 def open_tracker(
@@ -39,15 +67,12 @@ def open_tracker(
     sweep: Mapping[str, Any],
     say: Callable[[str], None] | None = None,
 ) -> Tracker:
-    """config: the composed group `tracking`; sweep: the content of sweep.json; say: shows the user one line."""
-    if config["name"] == "none":
+    """config: the composed group `tracking`; sweep: the content of sweep.json; say: shows one line."""
+    checked = check_tracking(config, folder.resolve().parent)
+    if checked is None:
         return _NoTracker()
-    if config["name"] != "mlflow":
-        raise UserError(f"tracking={config['name']!r} is not known; known: mlflow, none")
-    require_mlflow()
-    folder = folder.resolve()
-    uri = tracking_uri(config["uri"], folder.parent)
-    return MlflowTracker(uri, config, folder, sweep, say or _print_line)
+    settings, uri = checked
+    return MlflowTracker(uri, settings, folder.resolve(), sweep, say or _print_line)
 
 
 class _NoTracker:
@@ -59,21 +84,28 @@ class _NoTracker:
 
 
 class MlflowTracker:
-    """Lines for the user are printed by the thread that calls, never from the writer: a progress bar may be there."""
+    """The calling thread prints what the writer has to say: there may be a progress bar to respect."""
 
     def __init__(
         self,
         uri: str,
-        config: Mapping[str, Any],
+        settings: Settings,
         folder: Path,
         sweep: Mapping[str, Any],
         say: Callable[[str], None],
     ) -> None:
         self._say = say
         self._server = server_name(uri)
-        self._finish_timeout_s = float(config["finish_timeout_s"])
+        self._finish_timeout_s = settings.finish_timeout_s
         self._messages: queue.SimpleQueue[str] = queue.SimpleQueue()
-        mirror = Mirror(uri, config, folder, sweep, self._messages.put)
+        mirror = Mirror(
+            Client(uri, settings.request_timeout_s),
+            experiment=settings.experiment,
+            artifacts=artifact_root(uri, settings.artifacts, folder.parent),
+            folder=folder,
+            sweep=sweep,
+            say=self._messages.put,
+        )
         self._writer = _Writer(mirror, self._server, self._messages.put)
         self._writer.start()
 
@@ -90,7 +122,8 @@ class MlflowTracker:
             self._show_messages()
         if not self._writer.complete:
             self._messages.put(
-                f"MLflow at {self._server} lacks a part of this sweep; the same command again logs it from the files"
+                f"MLflow at {self._server} lacks a part of this sweep; the same command again logs it "
+                "from the files"
             )
         self._show_messages()
 
