@@ -1,5 +1,6 @@
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -106,9 +107,9 @@ def test_a_curve_that_is_not_monotone_is_refused_by_name(tmp_path: Path) -> None
     ],
 )
 def test_kodak_anchors_are_refused_for_other_images(
-    tmp_path: Path, changes: dict[str, object], message: str
+    tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    folder = write_sweep(tmp_path / "s", [result(lmbda=lmbda, **changes) for lmbda in LMBDAS])  # type: ignore[arg-type]
+    folder = write_sweep(tmp_path / "s", [result(lmbda=lmbda, **changes) for lmbda in LMBDAS])
     with pytest.raises(AnalysisError, match=message):
         run(folder)
 

@@ -35,8 +35,8 @@ def test_frontier_of_the_example_table(tmp_path: Path) -> None:
 
 
 def test_bdrate_of_the_example_table(tmp_path: Path) -> None:
-    arguments = ["bdrate", EXAMPLE, "--anchor", "vtm", "--method", "akima", "--min-bpp", "0.1", "-o", "out"]
-    done = analysis(*arguments, cwd=tmp_path)
+    options = ["--anchor", "vtm", "--method", "akima", "--min-bpp", "0.1", "-o", "out"]
+    done = analysis("bdrate", EXAMPLE, *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "akima of log rate over PSNR" in done.stdout
     assert pd.read_csv(tmp_path / "out" / "bdrate.csv")["bd_rate_pct"].notna().sum() == 2

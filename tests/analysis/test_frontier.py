@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,20 @@ from synthetic_results import example, grid, result, write_sweep
 
 from analysis.comparable import Choice
 from analysis.errors import AnalysisError
-from analysis.frontier import report, write_report
-from analysis.load import read
+from analysis.frontier import DEFAULT_OBJECTIVES, FrontierReport, report, write_report
+from analysis.load import Source, read
 
-QUIET = {"print_table": False, "draw": False}
+
+def quietly(folder: Path) -> FrontierReport:
+    """The tables alone."""
+    return write_report(folder, print_table=False, draw=False)
+
+
+def compare(
+    source: Source, folder: Path, objectives: Sequence[str] = DEFAULT_OBJECTIVES, choice: Choice | None = None
+) -> FrontierReport:
+    """The tables alone, with options."""
+    return report(source, folder, objectives=objectives, choice=choice, print_table=False, draw=False)
 
 
 def slow_frontier(folder: Path) -> dict[str, tuple[float, float]]:
@@ -35,7 +46,7 @@ def test_frontier_csv_equals_the_frontier_recomputed_from_the_results(tmp_path: 
     folder = write_sweep(
         tmp_path / "s", [*grid(), result(40, status="failed"), result(80, status="rate_mismatch")]
     )
-    found = write_report(folder, **QUIET)
+    found = quietly(folder)
     table = pd.read_csv(folder / "frontier.csv", float_precision="round_trip")
     wanted = slow_frontier(folder)
     assert 2 <= len(wanted) < 12
@@ -49,7 +60,7 @@ def test_frontier_csv_equals_the_frontier_recomputed_from_the_results(tmp_path: 
 
 def test_trials_csv_holds_everybody_with_a_fate(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "s", example())
-    write_report(folder, **QUIET)
+    quietly(folder)
     table = pd.read_csv(folder / "trials.csv")
     text = ["off_frontier_reason", "dominated_by"]
     table[text] = table[text].fillna("")
@@ -71,8 +82,8 @@ def test_trials_csv_holds_everybody_with_a_fate(tmp_path: Path) -> None:
 
 def test_trials_csv_gives_the_same_files_again(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "s", example())
-    write_report(folder, **QUIET)
-    report(read(folder / "trials.csv"), tmp_path / "again", **QUIET)
+    quietly(folder)
+    compare(read(folder / "trials.csv"), tmp_path / "again")
     for name in ("trials.csv", "frontier.csv"):
         assert (tmp_path / "again" / name).read_text() == (folder / name).read_text()
 
@@ -82,7 +93,7 @@ def test_bad_trials_stay_off_even_if_they_would_win(tmp_path: Path) -> None:
     cheat["evaluation"]["rd_loss"] = 0.01
     crash = result(48, "mean_scale_hyperprior", status="decode_mismatch")
     crash["complexity"]["decode"]["parity_kmac_per_px"] = 0.01
-    found = write_report(write_sweep(tmp_path / "s", [*grid()[1:], cheat, crash]), **QUIET)
+    found = quietly(write_sweep(tmp_path / "s", [*grid()[1:], cheat, crash]))
     assert not {cheat["spec_id"], crash["spec_id"]} & set(found.frontier["spec_id"])
     assert "1 with status rate_mismatch: conv 32-32-32/48 scale" in found.text
 
@@ -93,7 +104,7 @@ def test_seeds_are_averaged_before_comparing(tmp_path: Path) -> None:
     rival = result(66)
     rival["evaluation"]["rd_loss"] = 1.1
     rival["complexity"]["decode"]["parity_kmac_per_px"] = lucky["complexity"]["decode"]["parity_kmac_per_px"]
-    found = write_report(write_sweep(tmp_path / "s", [lucky, unlucky, rival]), **QUIET)
+    found = quietly(write_sweep(tmp_path / "s", [lucky, unlucky, rival]))
     assert list(found.frontier["label"]) == ["conv 66-66-66/99 scale"]
     averaged = found.architectures.set_index("label").loc["conv 64-64-64/96 scale"]
     assert averaged["rd_loss"] == pytest.approx(1.2)
@@ -112,7 +123,7 @@ def test_one_group_is_compared_and_the_choice_is_said(tmp_path: Path) -> None:
         result(32, dataset="clic", images=41),
     ]
     source = read(write_sweep(tmp_path / "s", trials))
-    found = report(source, tmp_path / "o", **QUIET)
+    found = compare(source, tmp_path / "o")
     assert len(found.architectures) == 12
     for text in (
         "evaluation sets clic, kodak: taken kodak (--eval chooses)",
@@ -120,37 +131,32 @@ def test_one_group_is_compared_and_the_choice_is_said(tmp_path: Path) -> None:
         "lmbdas 0.013, 0.025: taken 0.013 (--lmbda chooses)",
     ):
         assert text in " ".join(found.text.split())
-    long = report(source, tmp_path / "o", choice=Choice(budget="long"), **QUIET)
+    long = compare(source, tmp_path / "o", choice=Choice(budget="long"))
     assert len(long.architectures) == 3
-    other = report(source, tmp_path / "o", choice=Choice(lmbda=0.025), **QUIET)
+    other = compare(source, tmp_path / "o", choice=Choice(lmbda=0.025))
     assert set(other.architectures["lmbda"]) == {0.025}
-    clic = report(source, tmp_path / "o", choice=Choice(evaluation="clic"), **QUIET)
+    clic = compare(source, tmp_path / "o", choice=Choice(evaluation="clic"))
     assert len(clic.architectures) == 1
     with pytest.raises(
         AnalysisError, match=r"--lmbda 0\.5: no usable trial has it; there are 0\.013, 0\.025"
     ):
-        report(source, tmp_path / "o", choice=Choice(lmbda=0.5), **QUIET)
+        compare(source, tmp_path / "o", choice=Choice(lmbda=0.5))
 
 
 def test_other_objectives_use_their_own_direction(tmp_path: Path) -> None:
     source = read(write_sweep(tmp_path / "s", grid()))
     by_psnr = report(source, tmp_path / "o", objectives=["psnr_db", "params_m"], print_table=False)
-    best = by_psnr.architectures["psnr_db"].idxmax()
-    assert by_psnr.architectures.loc[best, "on_frontier"]
+    best = by_psnr.architectures["psnr_db"].max()
+    assert best in set(by_psnr.frontier["psnr_db"])
     assert (tmp_path / "o" / "frontier_psnr_db_params_m.png").exists()
-    three = report(
-        source,
-        tmp_path / "o",
-        objectives=["rd_loss", "kmac_per_px_dec", "time_dec_total_ms"],
-        **QUIET,
-    )
-    two = report(source, tmp_path / "o", **QUIET)
+    three = compare(source, tmp_path / "o", objectives=["rd_loss", "kmac_per_px_dec", "time_dec_total_ms"])
+    two = compare(source, tmp_path / "o")
     assert set(two.frontier["arch_id"]) <= set(three.frontier["arch_id"])
 
 
 def test_architectures_without_an_objective_are_not_compared(tmp_path: Path) -> None:
     untimed = read(write_sweep(tmp_path / "s", grid(), timings=[]))
-    found = report(untimed, tmp_path / "o", objectives=["rd_loss", "time_dec_total_ms"], **QUIET)
+    found = compare(untimed, tmp_path / "o", objectives=["rd_loss", "time_dec_total_ms"])
     assert found.frontier.empty
     assert set(found.trials["off_frontier_reason"]) == {"no value for time_dec_total_ms"}
     assert "No frontier for s: none of its 12 trials can be compared." in found.text
@@ -168,11 +174,11 @@ def test_architectures_without_an_objective_are_not_compared(tmp_path: Path) -> 
 def test_unknown_objectives_are_refused(tmp_path: Path, objectives: list[str], message: str) -> None:
     source = read(write_sweep(tmp_path / "s", [result()]))
     with pytest.raises(AnalysisError, match=message):
-        report(source, tmp_path / "o", objectives=objectives, **QUIET)
+        compare(source, tmp_path / "o", objectives=objectives)
 
 
 def test_the_report_says_what_it_rests_on(tmp_path: Path) -> None:
-    text = " ".join(write_report(write_sweep(tmp_path / "s", example()), **QUIET).text.split())
+    text = " ".join(quietly(write_sweep(tmp_path / "s", example())).text.split())
     for part in (
         "240 images, packaged (photos inside installed Python packages",
         "500 steps of 8 crops of 128 x 128 px, bf16, budget quick, on cpu:synthetic",
@@ -191,7 +197,7 @@ def test_lines_fit_a_terminal(tmp_path: Path) -> None:
     trials = grid()
     for tree in trials:
         tree["label"] = f"{tree['label']} +1-1-1 with a long name"
-    found = write_report(write_sweep(tmp_path / "s", trials), **QUIET)
+    found = quietly(write_sweep(tmp_path / "s", trials))
     assert max(map(len, found.text.splitlines())) <= 120
     assert "..." in found.text
 
@@ -229,6 +235,6 @@ def test_a_sweep_in_which_all_failed_has_an_empty_frontier(tmp_path: Path) -> No
 def test_equal_labels_of_different_architectures_are_told_apart(tmp_path: Path) -> None:
     one, other = result(32), result(64)
     other["label"] = one["label"]
-    found = write_report(write_sweep(tmp_path / "s", [one, other]), **QUIET)
+    found = quietly(write_sweep(tmp_path / "s", [one, other]))
     assert f"{one['label']} #{one['arch_id'][:4]}" in found.text
     assert f"{one['label']} #{other['arch_id'][:4]}" in found.text
