@@ -49,6 +49,9 @@ def test_model_g_by_hand() -> None:
     assert described["parts"]["g_s"]["decode_parity_kmac_per_px"] == pytest.approx(43.776, rel=1e-9)
     assert described["parts"]["h_s"]["decode_parity_kmac_per_px"] == pytest.approx(14.8, rel=1e-9)
     assert described["decode"]["parity_kflop_per_px"] == pytest.approx(117.152, rel=1e-9)
+    # Run as a 3x3 to twelve channels and a pixel shuffle, the last layer takes 9 128 12 / 4 instead of
+    # 25 128 3 / 4: 3456 for 2400.
+    assert described["decode"]["executed_kmac_per_px"] == pytest.approx(58.576 + 1.056, rel=1e-9)
     # Biases 128/64 + 128/16 + 128/4 + 3, those of h_s 320/1024 + 480/256 + 640/256; GDN's offsets and
     # products 42 each.
     assert described["decode"]["elementwise_kop_per_px"] == pytest.approx(0.1336875, rel=1e-9)

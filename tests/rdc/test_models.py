@@ -14,8 +14,9 @@ from torch import nn
 
 from rdc.errors import UserError
 from rdc.models.codec import build, crop, latent_hw, pad, padded_hw, padded_px_ratio
-from rdc.models.layers.conv import ResidualConv, conv, deconv
+from rdc.models.layers.conv import ImageDeconv, ResidualConv, conv, deconv
 from rdc.models.layers.gdn import GDN, LowerBound
+from rdc.models.layers.graph import reference_graph
 from rdc.spec import ModelSpec, parse_model
 
 
@@ -83,6 +84,26 @@ def test_strided_layers_keep_the_variance(layer: nn.Module) -> None:
     torch.manual_seed(0)
     out = layer(torch.randn(2, 64, 32, 32))[..., 4:-4, 4:-4]
     assert out.var().item() == pytest.approx(1.0, rel=0.1)
+
+
+def test_the_fast_last_layer_equals_the_published_one() -> None:
+    torch.manual_seed(0)
+    fast = ImageDeconv(16)
+    published = nn.ConvTranspose2d(16, 3, 5, stride=2, padding=2, output_padding=1)
+    published.load_state_dict(fast.state_dict())
+    x = torch.randn(2, 16, 7, 9)
+    inputs = [x.clone().requires_grad_(), x.clone().requires_grad_()]
+    outputs = [fast(inputs[0]), published(inputs[1])]
+    assert (outputs[0] - outputs[1]).abs().max() <= 1e-5
+    for output in outputs:
+        (output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum().backward()
+    gradients = ((inputs[0], inputs[1]), (fast.weight, published.weight), (fast.bias, published.bias))
+    for one, other in gradients:
+        assert one is not None
+        assert other is not None
+        assert torch.allclose(one.grad, other.grad, rtol=1e-4, atol=1e-3)  # type: ignore[arg-type]
+    with reference_graph():
+        assert torch.equal(fast(x), published(x))
 
 
 def test_residual_layers_start_as_the_identity() -> None:

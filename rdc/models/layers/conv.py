@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from rdc.models.layers.graph import is_reference
 
 
 def conv(
@@ -21,9 +24,38 @@ def deconv(in_channels: int, out_channels: int, *, kernel: int = 5, stride: int 
     layer = nn.ConvTranspose2d(
         in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, output_padding=stride - 1
     )
-    # Per direction only every stride-th tap meets a value: an output sums fewer terms than the kernel holds.
+    # Only every stride-th tap of a row meets a value: an output sums fewer terms than the kernel holds.
     _init(layer.weight, layer.bias, fan_in=in_channels * kernel**2 / stride**2)
     return layer
+
+
+class ImageDeconv(nn.ConvTranspose2d):
+    """`deconv` with 5x5 kernels, computed as a 3x3 convolution to four times the channels and a pixel shuffle.
+
+    Equal up to rounding (5e-6), with the same weights, for 1.44 times the multiply-accumulates. With three
+    output channels it is still faster: on a CPU half the forward and 0.75 of the training time in bf16.
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__(in_channels, 3, 5, stride=2, padding=2, output_padding=1)
+        assert self.bias is not None, "a bias is the default"
+        _init(self.weight, self.bias, fan_in=in_channels * 25 / 4)
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """(B, in, H, W) -> (B, 3, 2 H, 2 W)."""
+        if is_reference() or output_size is not None:
+            return super().forward(x, output_size)
+        assert self.bias is not None, "a bias is the default"
+        return F.pixel_shuffle(F.conv2d(x, self._phases(), self.bias.repeat_interleave(4), padding=1), 2)
+
+    def _phases(self) -> Tensor:
+        """(in, 3, 5, 5) -> (3 * 4, in, 3, 3): one kernel per position of an output pixel in its 2x2 block.
+
+        Output 2a + r sums input a + d times tap r + 2 - 2d for d = -1, 0, 1; a sixth tap of zero stands for
+        r = 1, d = -1.
+        """
+        taps = F.pad(self.weight, (0, 1, 0, 1)).view(-1, 3, 3, 2, 3, 2).flip(2, 4)
+        return taps.permute(1, 3, 5, 0, 2, 4).reshape(12, -1, 3, 3)
 
 
 class ResidualConv(nn.Module):

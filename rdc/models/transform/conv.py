@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from rdc.errors import UserError
-from rdc.models.layers.conv import ResidualConv, conv, deconv
+from rdc.models.layers.conv import ImageDeconv, ResidualConv, conv, deconv
 from rdc.models.layers.gdn import GDN
 from rdc.spec import Depth
 
@@ -56,7 +56,7 @@ def build_synthesis(params: Params, depth: Depth) -> nn.Sequential:
         layers += [ResidualConv(channels) for _ in range(extra)]
         layers += [_norm(params, channels, inverse=True)]
         width = channels
-    last = deconv(width, 3)
+    last = ImageDeconv(width)
     # Training starts from mid-grey, which no image is far from, instead of from noise of full contrast.
     nn.init.constant_(last.bias, 0.5)  # type: ignore[arg-type]
     with torch.no_grad():
