@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +12,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.errors import AnalysisError
+from analysis.mlflow_rows import mlflow_rows
 from analysis.rows import frame_of, rate_savings, trial_row, typed
-from analysis.schema import COLUMNS, FRONTIER_COLUMNS, RESULT_ARTIFACT, Column
+from analysis.schema import COLUMNS, FRONTIER_COLUMNS, Column
 
 RUNS_FOLDER = Path("runs")
 MLFLOW_PREFIX = "mlflow:"
@@ -68,7 +66,9 @@ def read(source: str | Path | None = None, *, device: str | None = None) -> Sour
         return _read_table(path)
     run_id = str(source).removeprefix(MLFLOW_PREFIX)
     if str(source).startswith(MLFLOW_PREFIX) or re.fullmatch(r"[0-9a-f]{32}", run_id):
-        return _read_mlflow(run_id)
+        rows, problems = mlflow_rows(run_id, default_uri=f"sqlite:///{RUNS_FOLDER.resolve()}/mlflow.db")
+        folder = Path(f"mlflow_{run_id[:8]}_analysis")
+        return Source(f"mlflow run {run_id}", folder, frame_of(rows), tuple(problems))
     raise AnalysisError(
         f"{source} does not exist; name a sweep folder, a CSV or Parquet table, or mlflow:RUN_ID"
     )
@@ -254,52 +254,3 @@ def _fill_identity(frame: pd.DataFrame) -> pd.DataFrame:
     records = [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
     savings = pd.DataFrame([rate_savings(row) for row in records], index=frame.index)
     return typed(pd.concat([frame.drop(columns=list(savings)), savings], axis=1))
-
-
-# ----------------------------------------------------------------------------------------------- MLflow
-
-
-def _read_mlflow(run_id: str) -> Source:
-    """A sweep's parent run (its children are the trials) or one trial's run."""
-    try:
-        import mlflow
-        from mlflow.exceptions import MlflowException
-    except ImportError:
-        raise AnalysisError(f"reading {MLFLOW_PREFIX}{run_id} needs mlflow: pip install 'rdc[all]'") from None
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{RUNS_FOLDER.resolve()}/mlflow.db"
-    database = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not database.is_file():  # else the client would create one
-        raise AnalysisError(f"MLflow run {run_id}: there is no database {database}; set MLFLOW_TRACKING_URI")
-    logging.getLogger("mlflow").setLevel(logging.ERROR)  # its greetings are not part of the report
-    logging.getLogger("alembic").setLevel(logging.ERROR)
-    client = mlflow.MlflowClient(tracking_uri=uri)
-    try:
-        parent = client.get_run(run_id)
-        children = client.search_runs(
-            [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'", max_results=50000
-        )
-    except MlflowException as error:
-        text = str(error).splitlines()[0]
-        raise AnalysisError(f"MLflow run {run_id} at {uri}: {text}; set MLFLOW_TRACKING_URI") from None
-    rows, problems = [], []
-    for run in children or [parent]:
-        try:
-            rows.append(_mlflow_row(client, run))
-        except (AnalysisError, OSError, ValueError, MlflowException) as error:
-            problems.append(f"MLflow run {run.info.run_id}: {str(error).splitlines()[0]}; left out")
-    if not rows:
-        raise AnalysisError(f"MLflow run {run_id} at {uri} holds no trial to read ({problems[0]})")
-    return Source(
-        f"mlflow run {run_id}", Path(f"mlflow_{run_id[:8]}_analysis"), frame_of(rows), tuple(problems)
-    )
-
-
-def _mlflow_row(client: Any, run: Any) -> dict[str, Any]:
-    """The attached result, and the logged metrics, among them the times that a result does not hold."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = client.download_artifacts(run.info.run_id, RESULT_ARTIFACT, folder)
-        row = trial_row(json.loads(Path(path).read_text(encoding="utf-8")))
-    for col in COLUMNS:
-        if col.metric in run.data.metrics:
-            row[col.name] = run.data.metrics[col.metric]
-    return row

@@ -125,8 +125,9 @@ def basis(rows: pd.DataFrame) -> list[str]:
         )
     lines.append(paragraph("evaluated on", _evaluation(first)))
     lines += [paragraph("rate saving", line) for line in saving_lines(rows)]
-    if first["time_device"]:
-        lines.append(paragraph("timed on", _timing(first)))
+    if rows["time_dec_total_ms"].notna().any():
+        timed = rows[rows["time_dec_total_ms"].notna()].iloc[0]
+        lines.append(paragraph("timed on", _timing(timed)))
     return lines
 
 
@@ -236,6 +237,8 @@ def _evaluation(row: pd.Series) -> str:
 
 
 def _timing(row: pd.Series) -> str:
+    if not row["time_device"]:
+        return "a device that the source does not name; total = networks and entropy coding, medians"
     alone = row["time_alone"]
     company = "" if pd.isna(alone) else ", alone on its node" if alone else ", NOT alone on its node"
     height_px, _, width_px = row["time_image_px"].partition("-")
