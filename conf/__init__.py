@@ -63,7 +63,7 @@ def override_value(value: Any) -> str:
 
 def explain(error: Exception) -> str:
     """What is wrong with an override, in one line that names what exists."""
-    from hydra.errors import MissingConfigException
+    from hydra.errors import MissingConfigException, OverrideParseException
 
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -72,6 +72,8 @@ def explain(error: Exception) -> str:
         if known:
             return f"{group}={choice}: there is no such choice; {group} has: {known}"
         return f"{choice}: there is no such configuration file"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: this is no override in Hydra's grammar ({text.splitlines()[0]})"
     match = re.match(r"Could not override '([^']+)'", text)
     if match:
         return _unknown_key(match.group(1), error)
