@@ -136,7 +136,7 @@ class _Job:
                 return False
             with open(part, "ab" if resumed else "wb") as out:
                 while not self.cancelled.is_set() and out.tell() <= MAX_FILE_BYTES:
-                    chunk = response.read(_CHUNK_BYTES)
+                    chunk = response.read1(_CHUNK_BYTES)
                     if not chunk:
                         break
                     received += out.write(chunk)

@@ -24,6 +24,7 @@ from rdc.errors import UserError
 _log = logging.getLogger(__name__)
 
 SYNTHETIC_SEED = 0
+SYNTHETIC_SCENES = 150
 
 # Words that data.train and data.eval understand when no file of that name exists.
 TRAIN_WORDS = ("packaged",)
@@ -131,7 +132,7 @@ def _packaged_eval(progress: Progress | None) -> ImageSet:
 
 def _packaged_train(progress: Progress | None) -> ImageSet:
     photos, origin = _packaged(packaged.TRAINING, progress)
-    scenes = synthetic_images(SYNTHETIC_SEED, progress=progress)
+    scenes = synthetic_images(SYNTHETIC_SEED, SYNTHETIC_SCENES, progress=progress)
     drawn = f"{len(scenes)} synthetic scenes (generator {GENERATOR_VERSION}, seed {SYNTHETIC_SEED})"
     source = f"{len(photos)} photos {origin} and {drawn}" if photos else drawn
     return ImageSet(name="packaged-and-synthetic", source=source, images=(*photos, *scenes))

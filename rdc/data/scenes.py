@@ -12,12 +12,12 @@ from PIL import Image
 from rdc.data.index import DECODERS, Progress, describe, describe_pixels, remember
 from rdc.data.roots import cache_root, writable
 from rdc.data.sets import ImageFile
-from rdc.data.synthetic import GENERATOR_VERSION, SCENES, scene
+from rdc.data.synthetic import GENERATOR_VERSION, scene
 from rdc.files import locked
 
 
 def synthetic_images(
-    seed: int = 0, count: int = SCENES, *, progress: Progress | None = None
+    seed: int, count: int, *, progress: Progress | None = None
 ) -> list[ImageFile]:
     """The first `count` scenes of a seed as PNG files; later calls find them in the cache."""
     folder = cache_root() / "synthetic" / f"v{GENERATOR_VERSION}-seed{seed}-{count}"

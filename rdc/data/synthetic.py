@@ -15,7 +15,6 @@ import numpy as np
 
 GENERATOR_VERSION = 1
 SIDE_PX = 384
-SCENES = 150
 
 _OCTAVES = 6  # 384 px = 6 * 2^6
 
@@ -108,7 +107,7 @@ def _style(draws: Draws) -> _Style:
         luma=draws.between(0.22, 0.68),
         contrast=draws.between(0.16, 0.42),
         warmth=0.02 + 0.045 * draws.bell(),
-        tint=0.025 * draws.bell(),
+        tint=0.018 * draws.bell(),
         colourfulness=draws.between(0.015, 0.1),
         texture=draws.between(0.01, 0.12),
     )
@@ -152,7 +151,7 @@ def _colour(draws: Draws, style: _Style) -> tuple[float, float, float]:
     """
     luma = min(max(style.luma + style.contrast * draws.bell(), 0.02), 0.98)
     daylight = style.warmth + style.colourfulness * draws.bell()
-    across = style.tint + 0.8 * style.colourfulness * draws.bell()
+    across = style.tint + 0.6 * style.colourfulness * draws.bell()
     strong = 3.0 if draws.chance(0.06) else 1.0
     room = 4.0 * luma * (1.0 - luma)  # near black and near white there is little room for colour
     return luma, room * strong * (across - daylight), room * strong * (0.8 * daylight + across)
