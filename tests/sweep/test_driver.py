@@ -1,0 +1,238 @@
+"""The shipped driver on pretended trials: failures are data, and resuming runs only what is missing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import conf
+from rdc.errors import UserError
+from rdc.files import read_json
+from sweep.driver import run_sweep
+from sweep.machines import Entries
+from tests.sweep import pretend
+
+ENTRIES = Entries(trial="pretend:trial", timing="pretend:timing", probe="pretend:probe", preload=("pretend",))
+Sweep = Callable[..., int]
+
+
+@pytest.fixture
+def sweep(environment: None, base_overrides: list[str]) -> Sweep:
+    """Runs a sweep inline with more overrides; returns its exit code."""
+
+    def run(*overrides: str, entries: Entries = ENTRIES) -> int:
+        every = [*base_overrides, "cluster=inline", *overrides]
+        return run_sweep(conf.compose(every), overrides=every, command=["python", "x"], entries=entries)
+
+    return run
+
+
+def results(folder: Path) -> dict[int, dict[str, Any]]:
+    """By seed."""
+    found = [read_json(path) for path in folder.glob("runs/tiny/trials/*/result.json")]
+    return {result["spec"]["seed"]: result for result in found}
+
+
+def ended_jobs(folder: Path, kind: str = "trial") -> list[dict[str, Any]]:
+    lines = (folder / "runs/tiny/jobs.jsonl").read_text().splitlines()
+    return [job for job in map(json.loads, lines) if job["kind"] == kind]
+
+
+def test_a_sweep_leaves_all_its_files(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep("seeds=[0,1]") == 0
+    folder = tmp_path / "runs/tiny"
+    files = {path.name for path in folder.iterdir()}
+    assert {"sweep.json", "data_train.json", "data_val.json", "data_eval.json", "trials", "timing"} <= files
+    assert {"trials.csv", "frontier.csv", "driver.lock", "jobs.jsonl"} <= files
+    state = read_json(folder / "sweep.json")
+    assert (state["status"], state["precision"], len(state["trials"])) == ("finished", "fp32", 2)
+    assert state["command"] == "python x"
+    assert {trial["spec_id"] for trial in state["trials"]} == {
+        path.name for path in (folder / "trials").iterdir()
+    }
+    assert len(list((folder / "timing").glob("*.json"))) == 1  # one architecture, whatever the seeds
+    output = capsys.readouterr().out
+    assert "2 trials, budget smoke, fp32" in output
+    assert "2 trials ok, 0 failed" in output
+    assert "python -m analysis bdrate" in output
+
+
+def test_the_same_command_again_runs_only_what_is_missing(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep("seeds=[0,1]", "time=false")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/tiny/trials/*/result.json")}
+    sweep("seeds=[0,1,2]", "time=false")
+    assert "3 trials, budget smoke, fp32; 2 have results already" in capsys.readouterr().out
+    assert len(ended_jobs(tmp_path)) == 3
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    sweep("seeds=[0,1,2]", "time=false")
+    assert "3 have results already; nothing is missing" in capsys.readouterr().out
+    assert len(ended_jobs(tmp_path)) == 3
+    assert len(read_json(tmp_path / "runs/tiny/sweep.json")["resumed_at"]) == 2
+
+
+def test_trials_of_an_earlier_plan_stay(sweep: Sweep, tmp_path: Path) -> None:
+    sweep("seed=0", "time=false")
+    sweep("seed=1", "time=false")
+    assert len(read_json(tmp_path / "runs/tiny/sweep.json")["trials"]) == 2
+    assert set(results(tmp_path)) == {0, 1}
+    rows = (tmp_path / "runs/tiny/trials.csv").read_text().splitlines()
+    assert len(rows) == 3
+
+
+def test_a_failed_trial_is_data_and_is_tried_once_per_command(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seeds = f"seeds=[0,{pretend.RAISE},1]"
+    assert sweep(seeds, "time=false") == 1
+    failed = results(tmp_path)[pretend.RAISE]
+    assert (failed["status"], failed["attempt"]) == ("failed", 1)
+    assert failed["error"]["class"] == "RuntimeError"
+    assert failed["error"]["message"] == "the loss was not finite in spite of three rollbacks"
+    output = capsys.readouterr().out
+    assert "2 trials ok, 1 failed" in output
+    assert "FAILED RuntimeError: the loss was not finite" in output
+    trial = tmp_path / "runs/tiny/trials" / failed["spec_id"]
+    assert "RuntimeError: the loss was not finite" in (trial / "log.txt").read_text()
+
+    assert sweep(seeds, "time=false") == 1
+    assert "1 failed before and are tried once more" in capsys.readouterr().out
+    assert results(tmp_path)[pretend.RAISE]["attempt"] == 2
+    assert len(ended_jobs(tmp_path)) == 4
+
+    (trial / "mended").touch()
+    assert sweep(seeds, "time=false") == 0
+    assert results(tmp_path)[pretend.RAISE]["status"] == "ok"
+
+
+def test_a_damaged_result_is_no_result(sweep: Sweep, tmp_path: Path) -> None:
+    sweep("seed=0", "time=false")
+    path = next(tmp_path.glob("runs/tiny/trials/*/result.json"))
+    path.write_text(path.read_text()[:100])
+    assert sweep("seed=0", "time=false") == 0
+    assert results(tmp_path)[0]["status"] == "ok"
+    assert len(ended_jobs(tmp_path)) == 2
+
+
+def test_a_mismatch_is_finished_and_a_decode_mismatch_shows_in_the_exit_code(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    sweep("seed=0", "time=false")
+    path = next(tmp_path.glob("runs/tiny/trials/*/result.json"))
+    for status, code in (("rate_mismatch", 0), ("decode_mismatch", 1)):
+        path.write_text(json.dumps({**read_json(path), "status": status}))
+        assert sweep("seed=0", "time=false") == code
+    assert len(ended_jobs(tmp_path)) == 1
+
+
+def test_timing_covers_each_architecture_once(sweep: Sweep, tmp_path: Path) -> None:
+    axes = "space.axes={depth.latent_channels:[8,12]}"
+    sweep(axes, "seeds=[0,1]")
+    assert len(ended_jobs(tmp_path, "timing")) == 2
+    sweep("space.axes={depth.latent_channels:[8,12,16]}", "seeds=[0,1]")
+    assert len(ended_jobs(tmp_path, "timing")) == 3
+    timing = read_json(next(tmp_path.glob("runs/tiny/timing/*.json")))
+    assert (timing["threads"], timing["precision"], timing["device"]) == (1, "fp32", "cpu")
+
+
+def test_a_failed_timing_is_told_and_does_not_fail_the_sweep(
+    sweep: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        sweep(
+            entries=Entries(
+                trial="pretend:trial", timing="pretend:misbehave_by_payload", probe="pretend:probe"
+            )
+        )
+        == 0
+    )
+    assert "no timing (KeyError: 'what')" in capsys.readouterr().out
+
+
+def test_precision_once_chosen_stays(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep("budget.precision=auto", "time=false")
+    assert "precision fp32: bf16 is 1.0 times as fast as fp32 here" in capsys.readouterr().out
+    state = tmp_path / "runs/tiny/sweep.json"
+    state.write_text(json.dumps({**read_json(state), "precision": "bf16"}))
+    sweep("budget.precision=auto", "seed=1", "time=false")
+    assert {r["spec"]["precision"] for r in results(tmp_path).values()} == {"fp32", "bf16"}
+
+
+def test_a_second_driver_is_refused_by_the_holders_name(sweep: Sweep, tmp_path: Path) -> None:
+    folder = tmp_path / "runs/tiny"
+    folder.mkdir(parents=True)
+    holder = "from sweep.record import sweep_lock; from pathlib import Path; import sys, time\n"
+    holder += "with sweep_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, str(folder)], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(
+            UserError, match=f"tiny is in use by process {other.pid} on .*; wait until it has ended"
+        ):
+            sweep("seed=0")
+        other.kill()
+        other.wait()
+    assert sweep("seed=0", "time=false") == 0
+
+
+def test_a_worker_that_cannot_run_ends_the_sweep_with_its_reason(sweep: Sweep) -> None:
+    with pytest.raises(
+        UserError, match="workers cannot run: UserError: job entry 'pretend:gone' cannot be imported"
+    ):
+        sweep(entries=Entries(trial="pretend:trial", timing="pretend:timing", probe="pretend:gone"))
+
+
+def test_evaluation_images_in_training_are_refused_before_anything_runs(
+    sweep: Sweep, image_folders: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="is for training and shows the same pixels as the evaluation image"):
+        sweep(f"data.eval={image_folders}/train")
+    assert not (tmp_path / "runs/tiny/trials").exists()
+
+
+def run_on_ray(overrides: Sequence[str]) -> int:
+    return run_sweep(
+        conf.compose(list(overrides)), overrides=overrides, command=["python", "x"], entries=ENTRIES
+    )
+
+
+def test_on_ray_failures_are_data_and_no_timing_overlaps_training(
+    environment: None, base_overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLEEP_S", "0.3")
+    seeds = [0, pretend.EXIT, 1, pretend.KILLED, 2, pretend.LIE, 3]
+    overrides = [*base_overrides, "cluster.slots=2", f"seeds={seeds}".replace(" ", "")]
+    overrides.append("space.axes={depth.latent_channels:[8,12]}")
+    assert run_on_ray(overrides) == 1
+
+    found = [read_json(path) for path in tmp_path.glob("runs/tiny/trials/*/result.json")]
+    assert len(found) == 14
+    by_seed = {r["spec"]["seed"]: (r["status"], (r["error"] or {}).get("class")) for r in found}
+    assert by_seed == {
+        **dict.fromkeys((0, 1, 2, 3), ("ok", None)),
+        pretend.EXIT: ("failed", "Exit"),
+        pretend.KILLED: ("failed", "SIGKILL"),
+        pretend.LIE: ("failed", "SystemExit"),
+    }
+    trials, timings = ended_jobs(tmp_path), ended_jobs(tmp_path, "timing")
+    assert (len(trials), len(timings)) == (14, 2)
+    for timing in timings:
+        for other in [*trials, *(t for t in timings if t is not timing)]:
+            assert other["node"] == timing["node"]
+            assert other["ended_at"] <= timing["started_at"] or other["started_at"] >= timing["ended_at"]
+    # Both slots worked: somewhere two trials overlapped.
+    assert any(a["started_at"] < b["started_at"] < a["ended_at"] for a in trials for b in trials)
+    assert "Error" not in (tmp_path / "runs/tiny/frontier.csv").read_text()

@@ -1,0 +1,89 @@
+"""Ctrl-C and kill -9 of a driver on Ray, in a process of its own: no orphans, nothing lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.sweep.conftest import HERE, is_alive, wait_until
+
+pytestmark = pytest.mark.usefixtures("environment")
+
+
+class Driver:
+    """A sweep of four pretended trials on two slots; the seeds 0 and 1 are done before they are asked for."""
+
+    def __init__(self, overrides: list[str], folder: Path) -> None:
+        self.folder = folder
+        self.output = folder / "output.txt"
+        command = [sys.executable, str(HERE / "pretend.py"), *overrides]
+        environment = {**os.environ, "SLEEP_S": "120"}
+        with open(self.output, "w") as output:
+            self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+
+    def trial_pids(self) -> list[int]:
+        return [int(path.read_text() or 0) for path in self.folder.glob("runs/tiny/trials/*/pid")]
+
+    def wait_for_two_trials(self) -> list[int]:
+        assert wait_until(lambda: len([p for p in self.trial_pids() if is_alive(p)]) == 2, limit_s=200), (
+            self.output.read_text()
+        )
+        return [pid for pid in self.trial_pids() if is_alive(pid)]
+
+    def descendants(self) -> list[int]:
+        """All processes below the driver: Ray's, the slots, the fork servers and the trials."""
+        parents: dict[int, list[int]] = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            parents.setdefault(parent, []).append(int(stat.parent.name))
+        found, waiting = [], [self.process.pid]
+        while waiting:
+            children = parents.get(waiting.pop(), [])
+            found += children
+            waiting += children
+        return found
+
+
+@pytest.fixture
+def driver(base_overrides: list[str], tmp_path: Path) -> Iterator[Driver]:
+    driver = Driver([*base_overrides, "cluster.slots=2", "seeds=[0,1,2]"], tmp_path)
+    yield driver
+    for pid in [*driver.descendants(), driver.process.pid]:
+        if is_alive(pid):
+            os.kill(pid, signal.SIGKILL)
+    driver.process.wait()
+
+
+def test_kill_9_of_the_driver_leaves_no_process_behind(driver: Driver) -> None:
+    trials = driver.wait_for_two_trials()
+    below = driver.descendants()
+    assert set(trials) <= set(below)
+    driver.process.kill()
+    driver.process.wait()
+    assert wait_until(lambda: not any(map(is_alive, trials)), limit_s=20)
+    assert wait_until(lambda: not any(map(is_alive, below)), limit_s=20)
+
+
+def test_ctrl_c_stops_the_trials_and_says_how_to_continue(driver: Driver) -> None:
+    trials = driver.wait_for_two_trials()
+    below = driver.descendants()
+    driver.process.send_signal(signal.SIGINT)
+    assert driver.process.wait(timeout=60) == 130
+    assert wait_until(lambda: not any(map(is_alive, trials)), limit_s=5)
+    assert wait_until(lambda: not any(map(is_alive, below)), limit_s=20)
+    output = driver.output.read_text()
+    assert "interrupted; stopping 2 running trials" in output
+    assert "continue with the same command:\n  python pretend.py name=tiny" in output
+    assert "Traceback" not in output
+    assert not list(
+        driver.folder.glob("runs/tiny/trials/*/result.json")
+    )  # nothing half done counts as failed
