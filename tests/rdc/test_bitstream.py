@@ -52,11 +52,13 @@ def codec() -> Codec:
     return made.eval()
 
 
+@settings(deadline=None)
 @given(STREAMS)
 def test_every_stream_comes_back(stream: Stream) -> None:
     assert from_bytes(to_bytes(stream)) == stream
 
 
+@settings(deadline=None)
 @given(STREAMS, st.data())
 def test_any_change_of_a_byte_is_refused(stream: Stream, data: st.DataObject) -> None:
     file = bytearray(to_bytes(stream))
@@ -66,6 +68,7 @@ def test_any_change_of_a_byte_is_refused(stream: Stream, data: st.DataObject) ->
         from_bytes(bytes(file))
 
 
+@settings(deadline=None)
 @given(STREAMS, st.data())
 def test_any_shorter_file_is_refused(stream: Stream, data: st.DataObject) -> None:
     file = to_bytes(stream)
@@ -73,7 +76,7 @@ def test_any_shorter_file_is_refused(stream: Stream, data: st.DataObject) -> Non
         from_bytes(file[: data.draw(st.integers(0, len(file) - 1))])
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=60))
 def test_a_forged_header_never_raises_anything_else(tail: bytes) -> None:
     try:

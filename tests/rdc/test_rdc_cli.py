@@ -108,6 +108,7 @@ def test_mistakes_are_one_line_and_status_2(
         ),
         (["compress", tmp_path / "none.png", "-o", tmp_path / "a.rdc", "--checkpoint", model], "none.png"),
         (["compress", image, "-o", tmp_path / "a.rdc", "--checkpoint", image], "is not a checkpoint"),
+        (["compress", image, "-o", tmp_path / ("a" * 300), "--checkpoint", model], "File name too long"),
         (["decompress", coded, "-o", tmp_path / "out.jpg", "--checkpoint", model], "ends in .png"),
         (["decompress", damaged, "-o", out, "--checkpoint", model], "damaged or cut short"),
         (["decompress", image, "-o", out, "--checkpoint", model], "is not an RDC file"),
