@@ -1,0 +1,95 @@
+"""Small codecs and small photographs that the tests of training and measuring share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rdc.data import ImageSet, resolve_eval, resolve_train
+from rdc.spec import Recipe, RunSettings, TrialSpec, parse_model
+
+MakeTrial = Callable[..., tuple[TrialSpec, RunSettings]]
+
+
+def photo(seed: int, height_px: int, width_px: int) -> np.ndarray:
+    """Smooth colour blobs with a little noise: something that a codec can learn."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((width_px, height_px), Image.Resampling.BICUBIC)).astype(int)
+    return np.clip(smooth + rng.integers(-4, 5, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def write_photos(folder: Path, seeds: range, sizes: list[tuple[int, int]]) -> None:
+    folder.mkdir()
+    for seed in seeds:
+        height_px, width_px = sizes[seed % len(sizes)]
+        Image.fromarray(photo(seed, height_px, width_px)).save(folder / f"{seed}.png")
+
+
+@pytest.fixture(scope="session")
+def image_sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageSet, ImageSet]:
+    """(6 training images, 3 evaluation images, one of them of odd size and one too small for MS-SSIM)."""
+    root = tmp_path_factory.mktemp("photos")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RDC_CACHE", str(root / "cache"))
+        write_photos(root / "train", range(6), [(160, 192)])
+        write_photos(root / "eval", range(100, 103), [(256, 256), (203, 171), (96, 64)])
+        return resolve_train({"train": str(root / "train")}), resolve_eval({"eval": str(root / "eval")})
+
+
+@pytest.fixture
+def make_trial(
+    tmp_path: Path, image_sets: tuple[ImageSet, ImageSet], monkeypatch: pytest.MonkeyPatch
+) -> MakeTrial:
+    """make_trial(steps=..., run={...}, model={...}, **spec changes) -> (TrialSpec, RunSettings) to run."""
+    monkeypatch.setenv("RDC_CACHE", str(tmp_path / "cache"))
+    train_set, eval_set = image_sets
+
+    def make(
+        *, run: dict[str, Any] | None = None, model: dict[str, Any] | None = None, **changes: Any
+    ) -> tuple[TrialSpec, RunSettings]:
+        recipe = Recipe(
+            steps=6,
+            batch_size=2,
+            crop_px=64,
+            learning_rate=1e-3,
+            schedule="cosine",
+            final_learning_rate=1e-5,
+            warmup_steps=2,
+            ema_decay=0.9,
+        )
+        names = {field.name for field in dataclasses.fields(Recipe)}
+        recipe = dataclasses.replace(recipe, **{k: changes.pop(k) for k in list(changes) if k in names})
+        groups: dict[str, Any] = {
+            "transform": {"name": "conv"},
+            "entropy_model": {"name": "mean_scale_hyperprior"},
+            "hyper_transform": {"name": "conv"},
+            "depth": {"channels": [8, 8, 8], "latent_channels": 12},
+            "gating": {"name": "none"},
+            "rate_control": {"name": "none"},
+        }
+        spec = TrialSpec(
+            model=parse_model(groups | (model or {})),
+            recipe=recipe,
+            train_data=train_set.content_hash,
+            eval_data=eval_set.content_hash,
+            **{"precision": "fp32", "lmbda": 0.013, "seed": 0, **changes},
+        )
+        train_set.save(tmp_path / "data_train.json")
+        eval_set.save(tmp_path / "data_eval.json")
+        settings: dict[str, Any] = {
+            "folder": str(tmp_path / "trial"),
+            "train_manifest": str(tmp_path / "data_train.json"),
+            "eval_manifest": str(tmp_path / "data_eval.json"),
+            "log_every": 2,
+            "fresh_decode_images": 0,
+        }
+        return spec, RunSettings(**(settings | (run or {})))
+
+    return make
