@@ -248,7 +248,7 @@ _TRAINING = (
     _number(
         "rd_loss_slope_per_1k_steps", "bit/px per 1k steps", "-", "training.rd_loss_slope_per_1k_steps",
         "budget/rd_loss_slope_per_1k_steps",
-        "Slope of a line through the last 20 % of the training rd_loss; negative: still improving.",
+        "Change of the validation rd_loss over the last 20 % of the steps; negative: still improving.",
     ),
     _number(
         "val_rd_loss", "bit/px", "low", "training.val_rd_loss", "val/final_rd_loss",

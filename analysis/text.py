@@ -142,8 +142,8 @@ def undertraining(rows: pd.DataFrame) -> str:
     slopes = rows["rd_loss_slope_per_1k_steps"].dropna()
     if slopes.empty:
         return sentence
-    trend = "still falls by" if slopes.median() < 0 else "no longer falls: it changes by +"
-    sentence += f"; in the last fifth of training rd_loss {trend} {abs(slopes.median()):.3g} per 1,000 steps"
+    trend = "still falls by" if slopes.median() < 0 else "does not fall: it rises by"
+    sentence += f"; in the last fifth of training validation rd_loss {trend} {abs(slopes.median()):.3g} per 1,000 steps"
     return sentence + f" (median; {slopes.min():+.3g} to {slopes.max():+.3g})"
 
 

@@ -49,12 +49,11 @@ class Validation:
 
 @dataclasses.dataclass(frozen=True)
 class TrainLog:
-    """What training says about itself. rd_loss_slope_per_1k_steps: negative means still improving."""
+    """What training says about itself."""
 
     steps: int
     wall_s: float
     micro_batch: int
-    rd_loss_slope_per_1k_steps: float | None
     rollbacks: list[dict[str, Any]]
     resumed_at_steps: list[int]
 
@@ -81,7 +80,6 @@ def train(
         steps=progress.step,
         wall_s=progress.elapsed_s,
         micro_batch=trainer.learner.micro_batch,
-        rd_loss_slope_per_1k_steps=rd_loss_slope(metrics.rows(), spec.recipe.steps),
         rollbacks=progress.rollbacks,
         resumed_at_steps=progress.resumed_at_steps,
     )
@@ -126,7 +124,9 @@ class _Trainer:
             step = self.progress.step
             if (step % run.log_every == 0 or step == steps) and not self._log_window():
                 continue
-            if run.validate_every and step % run.validate_every == 0 and step < steps:
+            if step < steps and (
+                step == slope_start(steps) or (run.validate_every and step % run.validate_every == 0)
+            ):
                 self._validate()
             if time.monotonic() - self._last_save_s >= run.checkpoint_every_s or step == steps:
                 self._save()
@@ -277,17 +277,22 @@ def write_validation(metrics: MetricsLog, step: int, result: Validation) -> None
     metrics.points(step, **{f"val/{name}": value for name, value in values.items()})
 
 
-def rd_loss_slope(rows: list[dict[str, Any]], steps: int) -> float | None:
-    """Least-squares slope of the training rd_loss over the last fifth of the steps, per 1,000 steps.
+def slope_start(steps: int) -> int:
+    """The step whose validation the final one is compared with, to see how fast the loss still falls."""
+    return round((1 - SLOPE_SHARE) * steps)
 
-    None with fewer than 3 logged points. After a roll-back the later of two lines of one step counts.
+
+def rd_loss_slope(rows: list[dict[str, Any]], steps: int) -> float | None:
+    """Change of the validation rd_loss over the last fifth of the steps, per 1,000 steps; negative: improving.
+
+    From the metrics of a finished training. The same images at both ends: training losses are drawn from other
+    crops at each step, and their trend drowns in that. None if either end was not validated.
     """
-    points = {row["step"]: row["train/rd_loss"] for row in rows if "train/rd_loss" in row}
-    late = sorted((step, value) for step, value in points.items() if step > (1 - SLOPE_SHARE) * steps)
-    if len(late) < 3:
+    at = {row["step"]: row["val/rd_loss"] for row in rows if "val/rd_loss" in row}
+    start = slope_start(steps)
+    if start == steps or start not in at or steps not in at:
         return None
-    at, values = np.array(late).T
-    return float(np.polyfit(at, values, 1)[0] * 1000)
+    return float(at[steps] - at[start]) / (steps - start) * 1000
 
 
 def _centre(x: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ from rdc.result import (
 )
 from rdc.resume import MetricsLog, ResumePoint, drop_resume, open_resume
 from rdc.spec import RunSettings, TrialSpec, parse, parse_trial, to_plain
-from rdc.train import TrainLog, Validation, train, validate, write_validation
+from rdc.train import TrainLog, Validation, rd_loss_slope, train, validate, write_validation
 
 _log = logging.getLogger(__name__)
 
@@ -229,7 +229,7 @@ class _Trial:
             **shares_of_paper(recipe),
             "val_rd_loss": validation.rd_loss,
             "val_images": validation.images,
-            "rd_loss_slope_per_1k_steps": log.rd_loss_slope_per_1k_steps,
+            "rd_loss_slope_per_1k_steps": rd_loss_slope(self.metrics.rows(), recipe.steps),
             "rollbacks": log.rollbacks,
             "resumed_at_steps": log.resumed_at_steps,
             "peak_memory_mb": _peak_memory_mb(self.device),
