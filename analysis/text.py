@@ -143,7 +143,8 @@ def undertraining(rows: pd.DataFrame) -> str:
     if slopes.empty:
         return sentence
     trend = "still falls by" if slopes.median() < 0 else "does not fall: it rises by"
-    sentence += f"; in the last fifth of training validation rd_loss {trend} {abs(slopes.median()):.3g} per 1,000 steps"
+    sentence += f"; in the last fifth of training validation rd_loss {trend} {abs(slopes.median()):.3g}"
+    sentence += " per 1,000 steps"
     return sentence + f" (median; {slopes.min():+.3g} to {slopes.max():+.3g})"
 
 

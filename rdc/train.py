@@ -283,10 +283,10 @@ def slope_start(steps: int) -> int:
 
 
 def rd_loss_slope(rows: list[dict[str, Any]], steps: int) -> float | None:
-    """Change of the validation rd_loss over the last fifth of the steps, per 1,000 steps; negative: improving.
+    """Change of the validation rd_loss over the last fifth of the steps, per 1,000 steps.
 
-    From the metrics of a finished training. The same images at both ends: training losses are drawn from other
-    crops at each step, and their trend drowns in that. None if either end was not validated.
+    Negative: still improving. From the metrics of a finished training; None if either end was not validated.
+    Training losses would not do: each step draws other crops, and the trend drowns in that.
     """
     at = {row["step"]: row["val/rd_loss"] for row in rows if "val/rd_loss" in row}
     start = slope_start(steps)

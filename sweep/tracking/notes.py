@@ -52,7 +52,9 @@ def trial_note(result: Mapping[str, Any], ranking: Mapping[str, str] | None = No
     training = result.get("training") or {}
     share, slope = training.get("percent_of_paper_steps"), training.get("rd_loss_slope_per_1k_steps")
     if share is not None:
-        still = "" if slope is None else f"; at the end the validation rd_loss changed by {slope:+.3g} per 1,000 steps"
+        still = ""
+        if slope is not None:
+            still = f"; at the end the validation rd_loss changed by {slope:+.3g} per 1,000 steps"
         lines.append(f"Trained {training['steps']:,} steps, {share:.3g} % of the paper's{still}.")
     return "\n\n".join(lines)
 
