@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 from synthetic_results import example, grid, result, write_sweep
 
+from analysis.anchors import load_anchor
+from analysis.bdrate import rate_saving_pct
 from analysis.comparable import Choice
 from analysis.errors import AnalysisError
 from analysis.frontier import DEFAULT_OBJECTIVES, FrontierReport, report, write_report
@@ -111,6 +113,8 @@ def test_seeds_are_averaged_before_comparing(tmp_path: Path) -> None:
     assert averaged["seeds"] == 2
     bpps = [lucky["evaluation"]["bpp"], unlucky["evaluation"]["bpp"]]
     assert averaged["bpp"] == pytest.approx(np.mean(bpps))
+    point = {"bpp": averaged["bpp"], "psnr_db": averaged["psnr_db"]}
+    assert averaged["rate_saving_vs_vtm_pct"] == rate_saving_pct(load_anchor("vtm").curve, **point)
     fates = found.trials.set_index("spec_id")["dominated_by"]
     assert fates[lucky["spec_id"]] == fates[unlucky["spec_id"]] == rival["arch_id"]
 
