@@ -3,7 +3,7 @@
 Resolving sets imports no torch; only the crops do.
 """
 
-from rdc.data.cache import PixelCache, Prefetch
+from rdc.data.cache import PixelCache
 from rdc.data.images import pixel_sha256, read_rgb
 from rdc.data.index import Progress
 from rdc.data.resolve import check_config, resolve_eval, resolve_train
@@ -14,7 +14,6 @@ __all__ = [
     "ImageFile",
     "ImageSet",
     "PixelCache",
-    "Prefetch",
     "Progress",
     "cache_root",
     "check_config",

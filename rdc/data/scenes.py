@@ -16,9 +16,7 @@ from rdc.data.synthetic import GENERATOR_VERSION, scene
 from rdc.files import locked
 
 
-def synthetic_images(
-    seed: int, count: int, *, progress: Progress | None = None
-) -> list[ImageFile]:
+def synthetic_images(seed: int, count: int, *, progress: Progress | None = None) -> list[ImageFile]:
     """The first `count` scenes of a seed as PNG files; later calls find them in the cache."""
     folder = cache_root() / "synthetic" / f"v{GENERATOR_VERSION}-seed{seed}-{count}"
     with writable(folder.parent), locked(folder.with_name(f"{folder.name}.lock")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import json
 import os
@@ -20,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rdc.data import ImageFile, ImageSet, PixelCache, Prefetch, pixelfile
+from rdc.data import ImageFile, ImageSet, PixelCache, pixelfile
 from rdc.data import cache as cache_module
 from rdc.data.index import describe_pixels
 from rdc.errors import UserError
@@ -50,6 +51,10 @@ def shared(images: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> PixelC
 
 def pixels_of(image: ImageFile) -> np.ndarray:
     return np.asarray(Image.open(image.path))
+
+
+def nhwc(batch: torch.Tensor) -> np.ndarray:
+    return batch.permute(0, 2, 3, 1).numpy()
 
 
 def data_file(root: Path) -> Path:
@@ -182,14 +187,14 @@ def test_decoded_images_are_kept_within_bounds(
     monkeypatch.setattr(cache_module, "DECODED_BYTES", 40_000)
     monkeypatch.setattr(cache_module, "read_checked", read)
     cache = PixelCache(images, root=tmp_path, cache_gb=0)
-    for index in (0, 1, 0, 1):  # 8,400 + 12,288 bytes: both stay
+    for index in (0, 1, 0, 1, 5, 0):  # 8,400 + 12,288 + 19,200 bytes: all stay
         cache.image(index)
-    assert reads == ["0.png", "1.png"]
-    cache.image(5)  # 19,200 more: within 40,000
-    cache.image(4)  # 12,960 more: the least recently used ones, 0 and 1, have to go
-    cache.image(5)
+    assert reads == ["0.png", "1.png", "5.png"]
+    cache.image(4)  # 12,960 more: the least recently used ones have to go, first 1, then 5
     cache.image(0)
-    assert reads == ["0.png", "1.png", "5.png", "4.png", "0.png"]
+    assert reads == ["0.png", "1.png", "5.png", "4.png"]
+    cache.image(5)
+    assert reads[-1] == "5.png"
 
 
 def test_second_opening_writes_and_decodes_nothing(images: ImageSet, tmp_path: Path) -> None:
@@ -321,21 +326,51 @@ def test_two_processes_build_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cache_gb", [0.0, 4.0])
-def test_prefetch_yields_what_crops_yield(images: ImageSet, tmp_path: Path, cache_gb: float) -> None:
+def test_crops_made_ahead_are_those_of_their_step(images: ImageSet, tmp_path: Path, cache_gb: float) -> None:
     cache = PixelCache(images, root=tmp_path, cache_gb=cache_gb)
-    with Prefetch(cache, batch_size=3, crop_px=32, seed=5, start_step=7) as batches:
-        for step in range(7, 12):
-            assert torch.equal(next(batches), cache.crops_uint8(step, 3, 32, 5))
-    assert not [t for t in threading.enumerate() if t.name.startswith("crops")]
+    steps = [7, 8, 9, 9, 10, 3, 4, 6, 8]  # in a row, again, and jumping back and forth as after a rollback
+    for step in steps:
+        assert np.array_equal(nhwc(cache.crops_uint8(step, 3, 32, 5)), cache._draw(step, 3, 32, 5))
+    cache.crops_uint8(9, 3, 32, 5)
+    assert np.array_equal(nhwc(cache.crops_uint8(10, 4, 32, 6)), cache._draw(10, 4, 32, 6))
 
 
-def test_prefetch_hands_errors_on(images: ImageSet, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("cache_gb", "made_ahead"), [(0.0, 2), (4.0, 1)])
+def test_following_steps_are_made_in_the_background(
+    images: ImageSet, tmp_path: Path, cache_gb: float, made_ahead: int
+) -> None:
+    cache = PixelCache(images, root=tmp_path, cache_gb=cache_gb)
+    cache.crops_uint8(0, 2, 32, 0)
+    assert [key[0] for key in cache._ahead] == list(range(1, 1 + made_ahead))
+    made = cache._ahead[1, 2, 32, 0]
+    batch = cache.crops_uint8(1, 2, 32, 0)
+    assert batch.data_ptr() == made.result().ctypes.data
+
+
+def test_threads_end_with_the_cache(images: ImageSet, tmp_path: Path) -> None:
+    before = threading.active_count()
     cache = PixelCache(images, root=tmp_path)
-    with (
-        Prefetch(cache, batch_size=1, crop_px=512, seed=0) as batches,
-        pytest.raises(UserError, match=r"budget\.crop_px=512"),
-    ):
-        next(batches)
+    cache.crops_uint8(0, 2, 32, 0)
+    assert threading.active_count() == before + 1
+    del cache
+    gc.collect()
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+
+
+def test_what_is_made_ahead_in_vain_raises_nothing(tmp_path: Path) -> None:
+    two = make_set(tmp_path / "images", [(40, 40), (40, 40)])
+    cache = PixelCache(two, root=tmp_path, cache_gb=0)
+    Path(two.images[0].path).write_bytes(b"rubbish")
+    outcomes = []
+    for step in range(4):  # each of the two images twice
+        try:
+            outcomes.append(cache.crops_uint8(step, 1, 32, 0).shape[0])
+        except UserError as error:
+            outcomes.append("0.png" in str(error))
+    assert sorted(outcomes) == [1, 1, True, True]
 
 
 def test_many_threads_read_one_cache(images: ImageSet, tmp_path: Path) -> None:

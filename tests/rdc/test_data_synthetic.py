@@ -66,7 +66,7 @@ def test_spectrum_falls_like_that_of_photos(scenes: np.ndarray) -> None:
 
 
 def test_gradients_are_sparse(scenes: np.ndarray) -> None:
-    # Kurtosis of luma differences: 3 for Gaussian noise, 8 to 60 for photos, mostly flat with some strong edges.
+    # Kurtosis of luma differences: 3 for Gaussian noise, 8 to 60 for photos, mostly flat with few edges.
     luma = scenes.astype(float) @ [0.299, 0.587, 0.114]
     steps = np.diff(luma, axis=2).reshape(len(luma), -1)
     kurtosis = (steps**4).mean(axis=1) / (steps**2).mean(axis=1) ** 2
