@@ -240,7 +240,7 @@ def test_resolving_imports_neither_torch_nor_the_packages_it_looks_into(tmp_path
     reason="needs the Kodak images in $RDC_DATA/kodak",
 )
 class TestRealKodak:
-    FOLDER = Path(os.environ.get("RDC_DATA", ""), "kodak")
+    FOLDER = Path(os.environ.get("RDC_DATA", ""), "kodak").absolute()
 
     def test_files_and_pixels_have_the_known_hashes(self, caplog: pytest.LogCaptureFixture) -> None:
         images = resolve_eval({"eval": str(self.FOLDER)})
