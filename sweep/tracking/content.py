@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from analysis import schema
+from rdc.spec import COMPONENT_GROUPS
 from sweep.tracking.address import redact
 
 MAX_PARAMS = 100  # MLflow's limit for one request
@@ -93,8 +94,12 @@ def params(spec: Mapping[str, Any]) -> dict[str, str]:
 
 
 def sweep_params(sweep: Mapping[str, Any]) -> dict[str, str]:
-    """The sweep's settings, without those of the tracker: its address may hold a password."""
-    return params({key: value for key, value in (sweep.get("config") or {}).items() if key != "tracking"})
+    """How the sweep was run. What its models have in common would read as if it were one model's.
+
+    The tracker's own settings stay out: its address may hold a password.
+    """
+    left_out = {*COMPONENT_GROUPS, "depth", "tracking"}
+    return params({key: value for key, value in (sweep.get("config") or {}).items() if key not in left_out})
 
 
 def sweep_tags(sweep: Mapping[str, Any]) -> dict[str, str]:
@@ -107,6 +112,7 @@ def sweep_tags(sweep: Mapping[str, Any]) -> dict[str, str]:
             "mlflow.source.git.commit": sweep.get("git_revision"),
             "git_dirty": sweep.get("git_dirty"),
             "budget": (config.get("budget") or {}).get("name"),
+            "precision": sweep.get("precision"),
         }
     )
 

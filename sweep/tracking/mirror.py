@@ -157,6 +157,8 @@ class Mirror:
         if result is not None and new_result:
             points += _final(content.file_metrics(result, "result"), result_mark)
             tags = content.result_tags(result) | {"mlflow.note.content": notes.trial_note(result)}
+            if entry.get("result"):
+                tags.setdefault("error", "")  # what an earlier attempt left there
         if timing_file is not None and new_timing:
             points += _final(content.file_metrics(read_json(timing_file), "timing"), timing_mark)
         run_id = entry.get("run_id") or self._create_trial(spec_id, curve, result)

@@ -58,8 +58,13 @@ class SyntheticSweep:
             "started_at": self.start_t,
         }
 
-    def write_curve(self, number: int, *, first_step: int = 0, last_step: int | None = None) -> None:
-        """Append the lines for the steps in (first_step, last_step]; values depend on the step alone."""
+    def write_curve(
+        self, number: int, *, first_step: int = 0, last_step: int | None = None, delay_s: float = 0.0
+    ) -> None:
+        """Append the lines for the steps in (first_step, last_step]; values depend on the step alone.
+
+        delay_s: how much later than without an interruption.
+        """
         trial = self.trials[number]
         last_step = self.steps if last_step is None else last_step
         rows = [_curve_row(trial, step, self.steps) for step in range(first_step + 10, last_step + 1, 10)]
@@ -73,6 +78,8 @@ class SyntheticSweep:
                     "val/psnr_db": trial["psnr_db"],
                 }
             )
+        for row in rows:
+            row["t"] += delay_s
         folder = self.folder / "trials" / trial["spec_id"]
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "metrics.jsonl", "a") as file:

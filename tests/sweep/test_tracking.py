@@ -21,6 +21,9 @@ from sweep.tracking.mirror import Mirror
 from sweep.tracking.state import STATE_FILE, read_state
 from tests.sweep.synthetic_sweep import SyntheticSweep
 
+# MLflow's own use of SQLAlchemy.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
+
 SETTINGS: dict[str, Any] = {
     "name": "mlflow",
     "uri": None,
@@ -173,7 +176,10 @@ def test_curves_are_logged_by_step_with_exact_values(runs: Path) -> None:
     mirror_of(sweep).sync("FINISHED")
     server = server_of(sweep)
     (run,) = server.children().values()
-    for key in ("train/rd_loss", "train/lr", "val/psnr_db"):
+    rows = map(json.loads, (sweep.folder / "trials" / run.data.tags["spec_id"] / "metrics.jsonl").open())
+    keys = {key for row in rows for key in row if key.startswith(("train/", "val/"))}
+    assert len(keys) == 11
+    for key in keys:
         assert server.history(run, key) == curve_of(sweep, 0, key)
 
 
@@ -206,6 +212,31 @@ def test_the_same_sweep_again_goes_on_in_the_same_runs(runs: Path) -> None:
     assert [step for step, _ in server.history(server.parent(), "sweep/trials_ended")] == [1, 2]
 
 
+def test_a_trial_that_is_tried_again_shows_its_last_result(runs: Path) -> None:
+    sweep = SyntheticSweep(runs / "frontier", trials=1, steps=50)
+    sweep.write_result(0, status="failed")
+    mirror_of(sweep).sync("FINISHED")
+    server = server_of(sweep)
+    (failed,) = server.children().values()
+    assert failed.info.status == "FAILED"
+    sweep.write_curve(0)
+    sweep.write_result(0, status="rate_mismatch")
+    again = mirror_of(sweep)
+    again.sync(None)
+    result = sweep.write_result(0)
+    result["evaluation"]["rd_loss"] = 0.75
+    path = sweep.folder / "trials" / sweep.trials[0]["spec_id"] / "result.json"
+    path.write_text(json.dumps(result))
+    again.sync("FINISHED")
+    (run,) = server.children().values()
+    assert run.info.run_id == failed.info.run_id
+    assert (run.info.status, run.data.tags["status"]) == ("FINISHED", "ok")
+    assert run.data.tags["error"] == ""
+    assert run.data.metrics["eval/rd_loss"] == 0.75
+    assert run.data.tags["mlflow.note.content"].startswith("**Finished.** rd_loss 0.7500")
+    assert len(run.inputs.dataset_inputs) == 3
+
+
 def test_steps_that_a_resumed_trial_repeats_are_not_logged_twice(runs: Path) -> None:
     sweep = SyntheticSweep(runs / "frontier", trials=1, steps=300)
     sweep.write_curve(0, last_step=200)
@@ -214,8 +245,8 @@ def test_steps_that_a_resumed_trial_repeats_are_not_logged_twice(runs: Path) -> 
     path = sweep.folder / "trials" / sweep.trials[0]["spec_id"] / "metrics.jsonl"
     kept = [line for line in path.read_text().splitlines() if json.loads(line).get("step", 0) <= 120]
     path.write_text("\n".join(kept) + "\n")
-    # By the time we look, the file is longer than what we had read of it.
-    sweep.write_curve(0, first_step=120)
+    # By the time we look, the file is longer than what we had read of it. The repeated steps come later.
+    sweep.write_curve(0, first_step=120, delay_s=1000.25)
     mirror.sync(None)
     server = server_of(sweep)
     (run,) = server.children().values()

@@ -95,7 +95,8 @@ def test_params_are_short_and_few() -> None:
 
 
 def test_the_sweeps_params_leave_the_trackers_address_out() -> None:
-    sweep = {"config": {"lmbda": 0.013, "tracking": {"uri": "http://user:pw@host"}}}
+    config = {"lmbda": 0.013, "depth": {"channels": [8]}, "tracking": {"uri": "http://user:pw@host"}}
+    sweep = {"config": config}
     assert content.sweep_params(sweep) == {"lmbda": "0.013"}
     tags = content.sweep_tags({**sweep, "command": "python -m sweep tracking.uri=http://user:pw@host"})
     assert tags["mlflow.source.name"] == "python -m sweep tracking.uri=http://***@host"
