@@ -1,0 +1,189 @@
+"""Specs: what is refused at birth, what an id depends on, and that ids stay what they were."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from conf import compose
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rdc.errors import UserError
+from rdc.spec import (
+    COMPONENT_GROUPS,
+    ModelSpec,
+    Recipe,
+    TrialSpec,
+    WarmStart,
+    arch_id,
+    canonical,
+    component,
+    parse,
+    parse_model,
+    parse_trial,
+)
+
+RECIPE = {
+    "steps": 500,
+    "batch_size": 8,
+    "crop_px": 128,
+    "learning_rate": 1e-3,
+    "schedule": "cosine",
+    "final_learning_rate": 1e-5,
+}
+
+
+def groups_of(*overrides: str) -> dict[str, Any]:
+    config = compose(list(overrides))
+    return {group: config[group] for group in (*COMPONENT_GROUPS, "depth")}
+
+
+def trial(model: ModelSpec | None = None, **changes: Any) -> TrialSpec:
+    fields: dict[str, Any] = {
+        "model": model or parse_model(groups_of("model=rdc_g")),
+        "recipe": parse(Recipe, RECIPE, where="budget"),
+        "precision": "fp32",
+        "lmbda": 0.013,
+        "seed": 0,
+        "train_data": "a" * 12,
+        "eval_data": "b" * 12,
+    }
+    return TrialSpec(**{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("preset", "golden"),
+    # Written down from the first release; they change only with SEMANTICS_VERSION, by intent.
+    [
+        ("rdc_g", "6a99883f7a9c"),
+        ("scale_hyperprior", "66b1b49d47fc"),
+        ("mean_scale_hyperprior", "7f44de2b4914"),
+    ],
+)
+def test_golden_arch_ids(preset: str, golden: str) -> None:
+    assert arch_id(parse_model(groups_of(f"model={preset}"))) == golden
+
+
+def test_golden_trial_ids() -> None:
+    spec = trial()
+    assert (spec.curve_id, spec.spec_id) == ("e69197474740", "52a0d99389f3")
+
+
+def test_ids_say_what_differs() -> None:
+    base = trial()
+    brighter, other_seed, other_eval = trial(lmbda=0.025), trial(seed=1), trial(eval_data="c" * 12)
+    for other in (brighter, other_seed, other_eval):
+        assert other.curve_id == base.curve_id
+        assert other.spec_id != base.spec_id
+    recipe = dataclasses.replace(base.recipe, steps=501)
+    for other in (trial(recipe=recipe), trial(precision="bf16"), trial(train_data="c" * 12)):
+        assert other.arch_id == base.arch_id
+        assert other.curve_id != base.curve_id
+
+
+def test_a_warm_started_curve_is_one_curve_of_its_own() -> None:
+    origin = trial()
+    warm = WarmStart(spec_id=origin.spec_id, checkpoint_sha256="d" * 64, lmbda=0.013)
+    low, high = trial(lmbda=0.0067, warm_start=warm), trial(lmbda=0.025, warm_start=warm)
+    assert low.curve_id == high.curve_id != origin.curve_id
+
+
+def test_a_new_option_at_its_default_leaves_old_ids_alone() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Old:
+        name: str = "conv"
+        width: int = 1
+
+    @dataclasses.dataclass(frozen=True)
+    class New(Old):
+        added_later: bool = False
+
+    assert canonical(New(width=2)) == canonical(Old(width=2)) == {"name": "conv", "width": 2}
+    assert canonical(New(added_later=True)) == {"name": "conv", "added_later": True}
+
+
+@given(
+    lmbda=st.floats(1e-4, 1.0),
+    seed=st.integers(0, 2**31),
+    steps=st.integers(1, 10**7),
+    widths=st.tuples(*[st.integers(1, 512)] * 3),
+)
+def test_a_spec_survives_json(lmbda: float, seed: int, steps: int, widths: tuple[int, ...]) -> None:
+    model = parse_model({**MODEL, "depth": {"channels": widths, "latent_channels": 7}})
+    recipe = parse(Recipe, {**RECIPE, "steps": steps}, where="budget")
+    spec = trial(model, lmbda=lmbda, seed=seed, recipe=recipe)
+    again = parse_trial(json.loads(json.dumps(spec.to_dict())))
+    assert again == spec
+    assert again.spec_id == spec.spec_id
+
+
+MODEL = groups_of("model=rdc_g")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"transform": {"name": "elyc"}},
+            r"transform='elyc' is not known; known: .*conv.*rdc/models/transform",
+        ),
+        ({"transform": {"name": "conv", "nrom": "gdn"}}, r"transform\.nrom: there is no such key"),
+        ({"transform": {"name": "conv", "norm": "gdn2"}}, r"transform\.norm='gdn2': .*'gdn1' or 'gdn'"),
+        (
+            {"transform": "conv"},
+            r"transform needs a mapping with a name, got 'conv'; choose one with transform=",
+        ),
+        ({"depth": {"channels": [8, 8, 8]}}, r"depth\.latent_channels: is required"),
+        (
+            {"depth": {"channels": [8, 8, 0], "latent_channels": 8}},
+            r"depth\.channels=\[8, 8, 0\]: .* at least 1",
+        ),
+        (
+            {"depth": {"channels": [8, 8], "latent_channels": 8}},
+            r"depth\.channels=\[8, 8\]: transform=conv needs 3",
+        ),
+        ({"depth": {"channels": "wide", "latent_channels": 8}}, r"depth\.channels='wide': "),
+        ({"depht": {}}, r"missing or unknown: depht"),
+    ],
+)
+def test_a_wrong_model_is_one_clear_line(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        parse_model({**MODEL, **change})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, r"budget\.steps=0: must be at least 1"),
+        ({"crop_px": 100}, r"budget\.crop_px=100: must be a multiple of 64"),
+        ({"ema_decay": 1.0}, r"budget\.ema_decay=1\.0: must lie in \[0, 1\)"),
+        ({"schedule": "linear"}, r"budget\.schedule='linear': .*'cosine' or 'constant_then_drop'"),
+        ({"stpes": 3}, r"budget\.stpes: there is no such key"),
+        ({"steps": "many"}, r"budget\.steps='many': "),
+    ],
+)
+def test_a_wrong_recipe_is_one_clear_line(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse(Recipe, {**RECIPE, **change}, where="budget")
+
+
+def test_a_trial_refuses_what_it_does_not_know() -> None:
+    with pytest.raises(UserError, match="trial spec has unknown keys: lambda"):
+        parse_trial({**trial().to_dict(), "lambda": 0.1})
+    with pytest.raises(UserError, match=r"lmbda=-1: must be greater than 0"):
+        trial(lmbda=-1)
+
+
+def test_every_component_is_found_by_its_file_name() -> None:
+    for group in COMPONENT_GROUPS:
+        name = MODEL[group]["name"]
+        assert component(group, name).Params().name == name
+
+
+def test_specs_need_no_torch() -> None:
+    code = "import sys, rdc.spec, rdc.result; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
