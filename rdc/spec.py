@@ -127,6 +127,8 @@ class TrialSpec:
     def __post_init__(self) -> None:
         if not self.lmbda > 0:
             raise UserError(f"lmbda={self.lmbda}: must be greater than 0")
+        if self.seed < 0:
+            raise UserError(f"seed={self.seed}: must be at least 0")
 
     @property
     def arch_id(self) -> str:

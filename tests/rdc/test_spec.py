@@ -7,10 +7,10 @@ import sys
 from typing import Any
 
 import pytest
-from conf import compose
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conf import compose
 from rdc.errors import UserError
 from rdc.spec import (
     COMPONENT_GROUPS,
@@ -128,7 +128,7 @@ MODEL = groups_of("model=rdc_g")
     [
         (
             {"transform": {"name": "elyc"}},
-            r"transform='elyc' is not known; known: .*conv.*rdc/models/transform",
+            r"transform='elyc' is not known; known: .*conv",
         ),
         ({"transform": {"name": "conv", "nrom": "gdn"}}, r"transform\.nrom: there is no such key"),
         ({"transform": {"name": "conv", "norm": "gdn2"}}, r"transform\.norm='gdn2': .*'gdn1' or 'gdn'"),
@@ -139,11 +139,11 @@ MODEL = groups_of("model=rdc_g")
         ({"depth": {"channels": [8, 8, 8]}}, r"depth\.latent_channels: is required"),
         (
             {"depth": {"channels": [8, 8, 0], "latent_channels": 8}},
-            r"depth\.channels=\[8, 8, 0\]: .* at least 1",
+            r"\[8, 8, 0\]: .*least 1",
         ),
         (
             {"depth": {"channels": [8, 8], "latent_channels": 8}},
-            r"depth\.channels=\[8, 8\]: transform=conv needs 3",
+            r"\[8, 8\]: .*needs 3",
         ),
         ({"depth": {"channels": "wide", "latent_channels": 8}}, r"depth\.channels='wide': "),
         ({"depht": {}}, r"missing or unknown: depht"),
