@@ -28,6 +28,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # From this ratio on a linear axis would press most points into a corner.
 LOG_RATIO = 4.0
+# More names than this do not fit beside the axes.
+MAX_NAMED = 24
 # Tukey's fence for far outliers.
 FAR_IQRS = 3.0
 
@@ -95,9 +97,14 @@ def _scatter(points: pd.DataFrame, x: str, y: str, path: Path, every: pd.DataFra
     axes.set_ylabel(axis_text(y))
     _scale(axes, "x", inside[x], force_log=x.startswith("k"))
     _scale(axes, "y", inside[y])
-    axes.set_title(_title(points, every, inside), fontsize=9.5, loc="left", color="0.25")
+    title = _title(points, every, inside)
+    nameable = len(best) <= MAX_NAMED
+    axes.set_title(
+        title if nameable else f"{title}, names in frontier.csv", fontsize=9.5, loc="left", color="0.25"
+    )
     _legend(figure, axes)
-    _name_points(figure, axes, best[[x, y, "label"]], inside[[x, y]].to_numpy(dtype=np.float64), line)
+    if nameable:
+        _name_points(figure, axes, best[[x, y, "label"]], inside[[x, y]].to_numpy(dtype=np.float64), line)
     return _save(figure, path)
 
 

@@ -17,6 +17,24 @@ _RADII_PX = (13, 24, 40, 62, 90, 125)
 _POINT_PX = 6.0
 
 
+class _Boxes:
+    """Occupied rectangles in pixels, as rows of left, bottom, right, top."""
+
+    def __init__(self) -> None:
+        self._extents = np.empty((0, 4))
+
+    def add(self, extents: npt.NDArray[np.float64]) -> None:
+        self._extents = np.vstack([self._extents, extents])
+
+    def add_around(self, centers: npt.NDArray[np.float64], half_px: float) -> None:
+        """Squares around pixels, centers: (n, 2)."""
+        self.add(np.hstack([centers - half_px, centers + half_px]))
+
+    def touch(self, box: Bbox) -> bool:
+        left, bottom, right, top = self._extents.T
+        return bool(np.any((left < box.x1) & (right > box.x0) & (bottom < box.y1) & (top > box.y0)))
+
+
 def place_labels(
     axes: Axes, labels: Sequence[tuple[float, float, str]], points: npt.NDArray[np.float64], line: Line2D
 ) -> list[str]:
@@ -28,8 +46,9 @@ def place_labels(
     figure.canvas.draw()  # the layout must be settled before positions in pixels mean anything
     scale = figure.dpi / 100.0
     inside = axes.get_window_extent()
-    taken = [_around(axes.transData.transform(point), _POINT_PX * scale) for point in points]
-    taken += [_around(pixel, 1.5 * scale) for pixel in _along(line, axes, 6.0 * scale)]
+    taken = _Boxes()
+    taken.add_around(axes.transData.transform(points), _POINT_PX * scale)
+    taken.add_around(_along(line, axes, 6.0 * scale), 1.5 * scale)
     left_out = []
     for x, y, text in labels:
         if not _place_one(axes, (x, y), text, inside, taken, scale):
@@ -38,7 +57,7 @@ def place_labels(
 
 
 def _place_one(
-    axes: Axes, point: tuple[float, float], text: str, inside: Bbox, taken: list[Bbox], scale: float
+    axes: Axes, point: tuple[float, float], text: str, inside: Bbox, taken: _Boxes, scale: float
 ) -> bool:
     for radius_px in _RADII_PX:
         for angle_deg in _ANGLES_DEG:
@@ -59,8 +78,8 @@ def _place_one(
                 zorder=5,
             )
             box = label.get_window_extent().padded(1.5 * scale)
-            if _contains(inside, box) and not any(box.overlaps(other) for other in taken):
-                taken.append(box)
+            if _contains(inside, box) and not taken.touch(box):
+                taken.add(np.array([box.extents]))
                 return True
             label.remove()
     return False
@@ -74,10 +93,6 @@ def _along(line: Line2D, axes: Axes, spacing_px: float) -> npt.NDArray[np.float6
         for start, end in itertools.pairwise(corners)
     ]
     return np.concatenate(pieces) if pieces else corners
-
-
-def _around(center: npt.NDArray[np.float64], half_px: float) -> Bbox:
-    return Bbox([center - half_px, center + half_px])
 
 
 def _contains(outer: Bbox, inner: Bbox) -> bool:

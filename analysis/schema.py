@@ -109,6 +109,7 @@ _QUALITY = (
         "eval_images", "images", "-", "evaluation.images", None,
         "Size of the evaluation set.", kind="int",
     ),
+    _text("eval_source", "data.eval.source", "Where the evaluation images come from."),
     _number(
         "bpp", "bit/px", "low", "evaluation.bpp", "eval/bpp",
         "Coded file, header included, over source pixels; mean over images.",

@@ -230,9 +230,10 @@ def _training(row: pd.Series) -> str:
 
 
 def _evaluation(row: pd.Series) -> str:
-    images = "" if pd.isna(row["eval_images"]) else f"{row['eval_images']} images, "
+    images = [] if pd.isna(row["eval_images"]) else [f"{row['eval_images']} images"]
+    facts = [*images, *filter(None, [row["eval_source"]]), f"content {row['dataset_hash'] or 'unknown'}"]
     return (
-        f"{row['dataset'] or 'an unnamed set'} ({images}content {row['dataset_hash'] or 'unknown'}): "
+        f"{row['dataset'] or 'an unnamed set'} ({'; '.join(facts)}): "
         "bpp of whole files, 8-bit rounded pixels, mean of per-image PSNR"
     )
 

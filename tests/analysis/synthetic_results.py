@@ -144,7 +144,7 @@ def result(
             },
             "eval": {
                 "name": dataset,
-                "source": "synthetic",
+                "source": f"synthetic numbers for {dataset}",
                 "images": images,
                 "content_hash": _hash(dataset),
             },

@@ -1,0 +1,40 @@
+import itertools
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from analysis.labels import place_labels
+
+
+def place(points: list[tuple[float, float]], texts: list[str]) -> tuple[Axes, list[str]]:
+    figure = Figure(figsize=(6, 4), dpi=100)
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    (line,) = axes.plot(*zip(*points, strict=True))
+    labels = [(x, y, text) for (x, y), text in zip(points, texts, strict=True)]
+    return axes, place_labels(axes, labels, np.array(points), line)
+
+
+@pytest.mark.parametrize("slope", [-1.0, 0.0, 1.0])
+def test_labels_stay_inside_and_off_each_other_the_points_and_the_line(slope: float) -> None:
+    points = [(float(x), slope * x) for x in range(8)]
+    axes, left_out = place(points, [f"conv {n}-{n} scale" for n in range(8)])
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) + len(left_out) == 8
+    assert len(boxes) >= 4
+    inside = axes.get_window_extent()
+    corners = axes.transData.transform([points[0], points[-1]])
+    line = np.linspace(corners[0], corners[1], 400)
+    for box in boxes:
+        assert inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1  # noqa: PT018
+        assert not any(box.contains(*pixel) for pixel in line)
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+
+
+def test_what_has_no_room_is_returned() -> None:
+    axes, left_out = place([(0.0, 0.0), (1.0, 1.0)], ["x" * 200, "short"])
+    assert left_out == ["x" * 200]
+    assert [text.get_text() for text in axes.texts] == ["short"]
