@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -87,7 +88,7 @@ def test_a_point_may_set_the_model_only(point: list[str], message: str) -> None:
 
 
 def test_grid_is_the_product_with_the_last_axis_fastest() -> None:
-    axes = {
+    axes: dict[str, list[Any]] = {
         "entropy_model": ["scale_hyperprior", "mean_scale_hyperprior"],
         "depth.channels": [[8, 8, 8], [9, 9, 9]],
     }
