@@ -26,6 +26,7 @@ from sweep.jobs import Job, JobError, NodeSlots, Outcome, pythonpath
 # How often a job is tried on another slot when its slot or node dies under it.
 _MAX_LOST_SLOTS = 2
 _LOOK_FOR_NODES_EVERY_S = 10.0
+_CONNECT_LIMIT_S = 10.0
 # How long a sweep may be without any slot that takes jobs, at the start or after nodes have died.
 _NO_SLOT_LIMIT_S = 180.0
 
@@ -286,7 +287,7 @@ class RayExecutor:
                 continue
             if answer["failed"]:
                 name, reason = next(iter(answer["failed"].items()))
-                raise UserError(f"workers on {handle.node} cannot import {name}: {reason}")
+                raise UserError(f"workers cannot import {name}: {reason}")
             handle.ready = True
 
     def _fill_nodes(self) -> None:
@@ -345,6 +346,7 @@ class RayExecutor:
 
         address = self._address or "local"
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
+        _check_reachable(address)
         try:
             if address == "local":
                 usable = len(os.sched_getaffinity(0))
@@ -357,6 +359,19 @@ class RayExecutor:
             where = "on this machine" if address == "local" else f"at {address}"
             text = " ".join(str(error).split())
             raise UserError(f"cannot start Ray {where}: {text}") from error
+
+
+def _check_reachable(address: str) -> None:
+    """UserError within seconds if nothing listens there; Ray itself would wait for minutes."""
+    host, separator, port = address.rpartition(":")
+    if address in ("local", "auto"):
+        return
+    if not separator or not port.isdigit() or "//" in host:
+        raise UserError(f"cluster.address={address}: must be HOST:PORT of the cluster's head, or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_LIMIT_S).close()
+    except OSError as error:
+        raise UserError(f"cannot start Ray at {address}: nothing answers there ({error})") from None
 
 
 def _resources_text(nodes: list[dict[str, Any]]) -> str:
