@@ -1,0 +1,245 @@
+"""Training as a whole: what it logs, how it recovers, and that an interruption leaves no trace."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from rdc.data import PixelCache, split
+from rdc.learner import Learner
+from rdc.machine import thread_env
+from rdc.models.codec import build
+from rdc.resume import RESUME_FILE, MetricsLog, Progress, ResumePoint, open_resume, save_resume
+from rdc.spec import RunSettings, TrialSpec
+from rdc.train import TrainingDiverged, TrainLog, _Trainer, rd_loss_slope, train, validate
+from rdc.trial import run_trial
+
+CPU = torch.device("cpu")
+
+
+def run_training(
+    trial: tuple[TrialSpec, RunSettings], image_sets: Any, *, trainer: type[_Trainer] | None = None
+) -> tuple[TrainLog, list[dict[str, Any]], Any]:
+    """(log, lines of metrics.jsonl, codec); continues from a resume.pt if the folder has one."""
+    spec, run = trial
+    folder = Path(run.folder)
+    folder.mkdir(exist_ok=True)
+    train_set, validation = (PixelCache(images) for images in split(image_sets[0]))
+    torch.manual_seed(spec.seed)
+    codec = build(spec.model)
+    metrics = MetricsLog(folder)
+    resume, _ = open_resume(folder, spec_id=spec.spec_id, device=CPU)
+    metrics.truncate(resume.metrics_bytes if resume else 0)
+    log = train(codec, spec, run, crops=train_set, validation=validation, metrics=metrics, resume=resume)
+    return log, metrics.rows(), codec
+
+
+def breaking(monkeypatch: pytest.MonkeyPatch, *, at_updates: set[int], value: float) -> None:
+    """Let the numbered calls of Learner.update ruin the weights, as a diverging step does."""
+    original = Learner.update
+    calls = iter(range(10**6))
+
+    def update(self: Learner, x: torch.Tensor, step: int) -> torch.Tensor:
+        statistics = original(self, x, step)
+        if next(calls) in at_updates:
+            with torch.no_grad():
+                self.codec.g_s[0].bias.fill_(value)  # type: ignore[index,union-attr,operator]
+        return statistics
+
+    monkeypatch.setattr(Learner, "update", update)
+
+
+def test_lines_hold_what_readers_expect(make_trial: Any, image_sets: Any) -> None:
+    log, rows, _ = run_training(make_trial(steps=7, run={"validate_every": 4}), image_sets)
+    lines = [row for row in rows if "train/loss" in row]
+    assert [row["step"] for row in lines] == [2, 4, 6, 7]
+    assert set(lines[0]) == {
+        "step", "t", "train/loss", "train/bpp", "train/mse", "train/psnr_db", "train/rd_loss",
+        "train/aux_loss", "train/lr", "train/images_per_s", "eta_s",
+    }  # fmt: skip
+    for row in lines:
+        assert row["train/rd_loss"] == pytest.approx(row["train/bpp"] + 0.013 * 255**2 * row["train/mse"])
+    assert lines[-1]["eta_s"] == 0.0
+    # Every 4 steps as asked, and at 80 % of the steps, from where the final slope is measured.
+    assert [row["step"] for row in rows if "val/rd_loss" in row] == [4, 6]
+    assert (log.steps, log.rollbacks, log.resumed_at_steps, log.micro_batch) == (7, [], [], 2)
+
+
+def test_a_validation_on_the_way_changes_nothing(make_trial: Any, image_sets: Any) -> None:
+    _, _, plain = run_training(make_trial(run={"folder": make_trial()[1].folder + "-a"}), image_sets)
+    _, _, checked = run_training(
+        make_trial(run={"folder": make_trial()[1].folder + "-b", "validate_every": 1}), image_sets
+    )
+    assert_equal_weights(plain, checked)
+
+
+def assert_equal_weights(one: Any, other: Any) -> None:
+    others = dict(other.named_parameters())
+    for name, p in one.named_parameters():
+        assert torch.equal(p, others[name]), name
+
+
+def test_validation_does_not_depend_on_the_mode_and_keeps_it(make_trial: Any, image_sets: Any) -> None:
+    spec, _ = make_trial()
+    codec = build(spec.model).train()
+    codec.update(force=True, update_quantiles=True)
+    images = PixelCache(image_sets[1])
+    first = validate(codec, images, 0.013)
+    assert codec.training
+    assert validate(codec.eval(), images, 0.013) == first
+    assert first.images == 3
+
+
+def test_broken_weights_are_rolled_back_and_training_goes_on(
+    make_trial: Any, image_sets: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaking(monkeypatch, at_updates={2}, value=float("nan"))
+    log, rows, codec = run_training(make_trial(steps=8), image_sets)
+    (rollback,) = log.rollbacks
+    assert rollback["to_step"] < rollback["step"] <= 4
+    assert "the loss is not finite before step" in rollback["cause"]
+    rates = [row["train/lr"] for row in rows if "train/lr" in row]
+    undisturbed = [Learner.learning_rate(_learner(make_trial), step - 1) for step in (2, 4, 6, 8)]
+    assert rates[-1] == pytest.approx(undisturbed[-1] / 2)
+    assert [row["step"] for row in rows if row.get("event") == "rollback"] == [rollback["step"]]
+    assert log.steps == 8
+    assert all(p.isfinite().all() for p in codec.parameters())
+
+
+def _learner(make_trial: Any) -> Learner:
+    spec, _ = make_trial(steps=8)
+    return Learner(build(spec.model), spec.recipe, lmbda=spec.lmbda, seed=0)
+
+
+def test_a_finite_explosion_is_noticed_too(
+    make_trial: Any, image_sets: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaking(monkeypatch, at_updates={3}, value=100.0)
+    log, _, _ = run_training(make_trial(steps=8), image_sets)
+    (rollback,) = log.rollbacks
+    assert "times the best" in rollback["cause"]
+
+
+def test_training_gives_up_after_three_roll_backs_and_says_why(
+    make_trial: Any, image_sets: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaking(monkeypatch, at_updates=set(range(100)), value=float("nan"))
+    with pytest.raises(TrainingDiverged, match=r"not finite before step 2; gave up after 3 roll-backs"):
+        run_training(make_trial(steps=8), image_sets)
+
+
+def test_a_device_that_runs_out_of_memory_gets_smaller_parts(
+    make_trial: Any, image_sets: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Learner.update
+
+    def update(self: Learner, x: torch.Tensor, step: int) -> torch.Tensor:
+        if self.micro_batch > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(self, x, step)
+
+    monkeypatch.setattr(Learner, "update", update)
+    log, rows, _ = run_training(make_trial(batch_size=4), image_sets)
+    assert log.micro_batch == 1
+    assert [row["micro_batch"] for row in rows if row.get("event") == "micro_batch"] == [2, 1]
+
+
+def test_the_slope_is_the_change_over_the_last_fifth() -> None:
+    rows = [{"step": step, "val/rd_loss": 5 - 0.002 * step} for step in (400, 800, 1000)]
+    rows[0]["val/rd_loss"] = 9.0  # what happened before does not matter
+    # 0.4 less in 200 steps is 2 less per 1,000.
+    assert rd_loss_slope([{"event": "phase", "phase": "train"}, *rows], 1000) == pytest.approx(-2.0)
+    assert rd_loss_slope(rows[:2], 1000) is None
+    assert rd_loss_slope(rows[2:], 1000) is None
+    assert rd_loss_slope(rows, 1) is None
+
+
+def test_a_damaged_checkpoint_is_set_aside_by_name(tmp_path: Path, make_trial: Any) -> None:
+    spec, _ = make_trial()
+    point = ResumePoint(Progress(step=3), {"weights": {"a": torch.ones(3)}}, metrics_bytes=12)
+    save_resume(tmp_path, point, spec_id=spec.spec_id)
+    found, damage = open_resume(tmp_path, spec_id=spec.spec_id, device=CPU)
+    assert damage is None
+    assert found is not None
+    assert (found.progress.step, found.metrics_bytes) == (3, 12)
+    _, damage = open_resume(tmp_path, spec_id="another", device=CPU)
+    assert damage is not None
+    assert f"it belongs to trial {spec.spec_id}" in damage
+
+    save_resume(tmp_path, point, spec_id=spec.spec_id)
+    file = tmp_path / RESUME_FILE
+    file.write_bytes(file.read_bytes()[:-200])
+    found, damage = open_resume(tmp_path, spec_id=spec.spec_id, device=CPU)
+    assert found is None
+    assert damage is not None
+    assert damage.startswith("resume.pt could not be used and is now resume.damaged2.pt: ")
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["resume.damaged1.pt", "resume.damaged2.pt"]
+
+
+class _Bomb:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch bombed",)
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"schema_version": 1, "spec_id": "x", "progress": _Bomb()}, tmp_path / RESUME_FILE)
+    found, damage = open_resume(tmp_path, spec_id="x", device=CPU)
+    assert found is None
+    assert damage is not None
+    assert not (tmp_path / "bombed").exists()
+
+
+def test_a_killed_run_continues_to_the_same_weights_as_an_undisturbed_one(
+    make_trial: Any, tmp_path: Path
+) -> None:
+    """A real process is killed by SIGKILL in the middle of a trial; another one finishes it."""
+    steps = 60
+    spec, run = make_trial(steps=steps, run={"checkpoint_every_s": 0.05, "folder": str(tmp_path / "killed")})
+    killed = _start(spec, run, tmp_path)
+    checkpoint = tmp_path / "killed" / RESUME_FILE
+    while not checkpoint.exists() and killed.poll() is None:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL, "the trial ended before it could be killed"
+    point, _ = open_resume(tmp_path / "killed", spec_id=spec.spec_id, device=CPU)
+    assert point is not None
+    assert 0 < point.progress.step < steps
+
+    torch.rand(5)  # what this process drew before must not matter
+    continued = run_trial(spec, run)
+    whole = run_trial(spec, dataclasses.replace(run, folder=str(tmp_path / "whole"), checkpoint_every_s=1e9))
+    assert continued["training"]["resumed_at_steps"] == [point.progress.step]
+    assert whole["training"]["resumed_at_steps"] == []
+    weights = {name: safetensors.torch.load_file(tmp_path / name / "model.safetensors") for name in RUNS}
+    assert weights["whole"].keys() == weights["killed"].keys()
+    for name, tensor in weights["whole"].items():
+        assert torch.equal(tensor, weights["killed"][name]), name
+    assert _curve(tmp_path / "killed") == _curve(tmp_path / "whole")
+    assert continued["evaluation"]["rd_loss"] == whole["evaluation"]["rd_loss"]
+
+
+RUNS = ("killed", "whole")
+
+
+def _start(spec: TrialSpec, run: RunSettings, folder: Path) -> subprocess.Popen[bytes]:
+    payload = folder / "payload.json"
+    payload.write_text(json.dumps({"spec": spec.to_dict(), "run": dataclasses.asdict(run)}))
+    env = {**os.environ, **thread_env(1)}
+    return subprocess.Popen([sys.executable, "-m", "rdc.trial", str(payload)], env=env)
+
+
+def _curve(folder: Path) -> list[tuple[int, float, float]]:
+    rows = MetricsLog(folder).rows()
+    return [(row["step"], row["train/loss"], row["train/bpp"]) for row in rows if "train/loss" in row]
