@@ -167,7 +167,7 @@ class LiveDisplay:
         self._drawn_at = 0.0
 
     def say(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        self._console.print(text, markup=False, soft_wrap=True)
 
     def started(self, trial: PlannedTrial) -> None:
         self._watches[trial.spec.spec_id] = trial, TrialWatch(trial.folder)

@@ -1,0 +1,90 @@
+"""What a sweep would run and cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import conf
+from rdc.complexity import measure
+from rdc.spec import COMPONENT_GROUPS, Recipe, parse_model
+from sweep.driver import run_sweep
+from sweep.machines import Entries
+from sweep.pricing import training_pflop
+from tests.sweep import pretend
+
+pytestmark = pytest.mark.usefixtures("environment")
+ENTRIES = Entries(trial="pretend:trial", timing="pretend:timing", probe="pretend:probe")
+
+
+def run(*overrides: str) -> int:
+    return run_sweep(conf.compose(overrides), overrides=overrides, entries=ENTRIES)
+
+
+def test_trials_are_priced_and_nothing_is_started(
+    base_overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points = (
+        "space.points=[['depth.latent_channels=8'],['depth.channels=[4,4]'],['depth.latent_channels=12']]"
+    )
+    assert run(*base_overrides, points, "dry_run=true") == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in lines if line.endswith("  run")]
+    config = conf.compose(base_overrides)
+    counted = measure(parse_model({group: config[group] for group in (*COMPONENT_GROUPS, "depth")})).to_dict()
+    assert len(rows) == 2
+    assert rows[0][4] == f"{counted['params']['total'] / 1e6:.2f}"
+    assert rows[0][5] == f"{counted['decode']['parity_kflop_per_px']:.1f}"
+    assert any(line.startswith("refused: [depth.channels=[4,4]]: ") for line in lines)
+    assert any(line.startswith("2 of 2 trials would run, ") for line in lines)
+    assert any("that speed is from a probe of this machine" in line for line in lines)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_would_be_skipped_and_why(
+    base_overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seeds = f"seeds=[0,{pretend.RAISE}]"
+    run(*base_overrides, "cluster=inline", "time=false", seeds)
+    capsys.readouterr()
+    run(*base_overrides, f"seeds=[0,{pretend.RAISE},5]", "dry_run=true")
+    output = capsys.readouterr().out
+    states = [
+        line.partition("mean-scale")[2].rpartition("  ")[2] for line in output.splitlines() if "seed" in line
+    ]
+    assert states == ["skip: has a result (ok)", "run: failed before (RuntimeError)", "run"]
+    assert "2 of 3 trials would run" in output
+
+
+def test_speed_comes_from_finished_trials_where_there_are_any(
+    base_overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(*base_overrides, "cluster=inline", "time=false", "seed=0")
+    path = next(tmp_path.glob("runs/tiny/trials/*/result.json"))
+    result = json.loads(path.read_text())
+    config = conf.compose(base_overrides)
+    model = parse_model({group: config[group] for group in (*COMPONENT_GROUPS, "depth")})
+    complexity = measure(model).to_dict()
+    result["complexity"], result["training"]["wall_s"] = complexity, 100.0
+    path.write_text(json.dumps(result))
+    capsys.readouterr()
+    run(*base_overrides, "seeds=[0,1]", "dry_run=true", "cluster.slots=1")
+    output = capsys.readouterr().out
+    assert "measured on 1 finished trials of this sweep" in output
+    assert "about 1.7 min on 1 slots" in output  # the same model and steps again: 100 s
+
+
+def test_training_operations_by_hand() -> None:
+    parts = {
+        "g_a": {"encode_parity_kmac_per_px": 10.0, "decode_parity_kmac_per_px": 0.0},
+        "h_s": {"encode_parity_kmac_per_px": 2.0, "decode_parity_kmac_per_px": 2.0},
+        "g_s": {"encode_parity_kmac_per_px": 0.0, "decode_parity_kmac_per_px": 10.0},
+    }
+    recipe = Recipe(
+        steps=1000, batch_size=8, crop_px=128, learning_rate=1e-3, schedule="cosine", final_learning_rate=1e-5
+    )
+    # h_s once, not twice: 22 kMAC/px = 44 kFLOP/px, times 3 for forward and backward, on 1000*8*128^2 pixels
+    # = 132e3 * 131.072e6 = 1.7301504e13 operations.
+    assert training_pflop({"parts": parts}, recipe) == pytest.approx(0.017301504)

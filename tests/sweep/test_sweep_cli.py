@@ -1,0 +1,114 @@
+"""`python -m sweep` as a user types it, from an empty folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.sweep.conftest import ROOT
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """Runs `python -m sweep` in an empty folder."""
+    (tmp_path / "empty").mkdir()
+    environment = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "RDC_DATA")}
+    environment |= {"PYTHONPATH": str(ROOT), "RDC_CACHE": str(tmp_path / "cache")}
+
+    def run(*arguments: str, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *python, "-m", "sweep", *arguments]
+        return subprocess.run(
+            command, cwd=tmp_path / "empty", env=environment, capture_output=True, text=True
+        )
+
+    return run
+
+
+def test_help_lists_the_groups_without_torch_and_leaves_no_files(cli: Cli, tmp_path: Path) -> None:
+    done = cli("--help", python=("-X", "importtime"))
+    assert done.returncode == 0
+    assert "entropy_model: mean_scale_hyperprior, scale_hyperprior" in done.stdout
+    assert "python -m sweep +experiment=frontier" in done.stdout
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "hydra" in imported  # so the list is what it seems to be
+    assert not imported & {"torch", "compressai", "ray", "mlflow", "pandas", "numpy"}
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_cfg_job_and_info_show_what_would_run(cli: Cli, tmp_path: Path) -> None:
+    job = cli("--cfg", "job", "model=rdc_g", "depth=n64", "lmbda=0.05")
+    assert job.returncode == 0
+    assert "latent_channels: 96" in job.stdout
+    assert "lmbda: 0.05" in job.stdout
+    info = cli("--info", "defaults", "+experiment=frontier")
+    assert info.returncode == 0
+    assert "experiment/frontier" in info.stdout
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["+experiment=fronter"],
+            "experiment=fronter: there is no such choice; experiment has: curves, frontier, smoke",
+        ),
+        (["budgt=quick"], "budgt: there is no such key (did you mean budget?)"),
+        (["lmbda=cheap"], "lmbda='cheap': input should be a valid number"),
+        (
+            ["-m", "lmbda=0.01,0.02"],
+            "-m: a sweep plans its own trials; give several rates as 'lmbdas=[0.0067,0.013]'",
+        ),
+        (["lmbda=0.01,0.02"], "lmbda=0.01,0.02: several values need a list; give several rates as 'lmbdas="),
+        (["hydra.mode=MULTIRUN"], "hydra.mode=MULTIRUN: a sweep plans its own trials"),
+    ],
+    ids=lambda value: str(value)[:25],
+)
+def test_mistakes_are_one_line_and_exit_code_2(cli: Cli, arguments: list[str], message: str) -> None:
+    done = cli(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"error: {message}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_tiny_sweep_from_command_to_frontier(cli: Cli, image_folders: Path, tmp_path: Path) -> None:
+    arguments = [
+        "name=tiny",
+        "budget=smoke",
+        "budget.steps=3",
+        "budget.ms_ssim=false",
+        "space.axes={depth.latent_channels:[16,24]}",
+        "depth.channels=[16,16,16]",
+        f"data.train={image_folders}/train",
+        f"data.eval={image_folders}/eval",
+        "cluster.timing={threads:1,repeats:1,height_px:64,width_px:64}",
+        "cluster.slots=2",
+        "tracking=none",
+    ]
+    done = cli(*arguments)
+    folder = tmp_path / "empty/runs/tiny"
+    log = (folder / "driver.log").read_text() if (folder / "driver.log").exists() else ""
+    assert done.returncode == 0, done.stdout + done.stderr + log
+    found = [json.loads(path.read_text()) for path in folder.glob("trials/*/result.json")]
+    # Three steps teach no entropy model its rate: the size may differ from the estimate, the pixels may not.
+    assert len(found) == 2
+    assert {result["status"] for result in found} <= {"ok", "rate_mismatch"}
+    assert all(result["evaluation"]["fresh_decode"]["identical"] for result in found)
+    timings = [json.loads(path.read_text()) for path in folder.glob("timing/*.json")]
+    assert {timing["arch_id"] for timing in timings} == {result["arch_id"] for result in found}
+    for timing in timings:
+        for trial in found:
+            assert trial["training"]["ended_at"] <= timing["started_at"]
+    assert (folder / "frontier.csv").exists()
+    assert {path.name for path in (tmp_path / "empty").iterdir()} == {"runs"}
+    assert "starting Ray on this machine" in done.stdout
+    assert done.stderr == ""
