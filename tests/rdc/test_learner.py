@@ -126,7 +126,7 @@ def test_the_averaged_codec_is_lent_and_taken_back(make_trial: Any) -> None:
     before = weights(learner)
     with learner.averaged() as codec:
         assert not codec.training
-        assert not torch.equal(codec.g_a[0].weight, before["g_a.0.weight"])
+        assert not torch.equal(codec.get_parameter("g_a.0.weight"), before["g_a.0.weight"])
         with torch.no_grad():
             codec.entropy_model.entropy_bottleneck.quantiles.zero_()
     assert learner.codec.training
@@ -169,5 +169,5 @@ def test_a_broken_weight_is_noticed(make_trial: Any) -> None:
     learner = learner_of(make_trial)
     assert learner.is_finite()
     with torch.no_grad():
-        learner.codec.g_s[0].bias[0] = float("nan")  # type: ignore[index,union-attr]
+        learner.codec.get_parameter("g_s.0.bias")[0] = float("nan")
     assert not learner.is_finite()

@@ -54,7 +54,7 @@ def breaking(monkeypatch: pytest.MonkeyPatch, *, at_updates: set[int], value: fl
         statistics = original(self, x, step)
         if next(calls) in at_updates:
             with torch.no_grad():
-                self.codec.g_s[0].bias.fill_(value)  # type: ignore[index,union-attr,operator]
+                self.codec.get_parameter("g_s.0.bias").fill_(value)
         return statistics
 
     monkeypatch.setattr(Learner, "update", update)
