@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,12 @@ _QUIET = {
     # The writer thread has its own back-off; a retry inside a request would only hold it up.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
+
+
+# What matters in the page of text that a failed connection gives.
+_NETWORK_REASON = re.compile(
+    r"\[Errno -?\d+\] [A-Za-z ]+|[Cc]onnection refused|(Read|Connect\w*) timed out", flags=re.ASCII
+)
 
 
 class ServerError(Exception):
@@ -188,6 +195,9 @@ class Client:
 def _sorted(error: Exception) -> ServerError:
     """Any error of the client as one of ours; `error_code` is how MLflow names the kinds."""
     text = " ".join(redact(str(error)).split()) or type(error).__name__
+    reason = _NETWORK_REASON.search(text)
+    if reason is not None:
+        text = reason.group()
     text = text if len(text) <= ERROR_CHARS else text[: ERROR_CHARS - 1] + "…"
     code = getattr(error, "error_code", "")
     if code == "RESOURCE_DOES_NOT_EXIST":

@@ -154,6 +154,8 @@ class Mirror:
             return False
 
         points, tags = list(curve.points), {}
+        if result is None and status != entry.get("status", ""):
+            tags["status"] = "interrupted" if status == "KILLED" else "running"
         if result is not None and new_result:
             points += _final(content.file_metrics(result, "result"), result_mark)
             tags = content.result_tags(result) | {"mlflow.note.content": notes.trial_note(result)}

@@ -65,7 +65,7 @@ def sweep_note(
     """frontier: rows of frontier.csv; none while the sweep runs."""
     valid = [result for result in results if result["status"] == "ok"]
     verdict = f"{len(valid)} of {planned} trials gave a valid point"
-    verdict = f"**{verdict}{f'; {len(frontier)} are on the frontier' if frontier else ''}.**"
+    verdict = f"**{verdict}{f'; on the frontier: {len(frontier)}' if frontier else ''}.**"
     if valid and len({result["spec"].get("lmbda") for result in valid}) == 1:
         best = min(valid, key=lambda result: result["evaluation"]["rd_loss"])
         verdict += f" Lowest rd_loss: {best['label']}, {_numbers(best)}."

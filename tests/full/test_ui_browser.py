@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -64,9 +65,9 @@ def addresses(runs: Path) -> Iterator[dict[str, str]]:
         yield found
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 0
-    port = re.findall(r":(\d+)/", found["charts"])[0]
-    listening = subprocess.run(["pgrep", "-f", f"mlflow.*--port {port}"], capture_output=True, text=True)
-    assert not listening.stdout, "MLflow's server outlives the command"
+    port = int(re.findall(r":(\d+)/", found["charts"])[0])
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0, "MLflow's server outlives the command"
 
 
 def page(address: str, wanted: str, tmp_path: Path) -> str:

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,18 +19,10 @@ from sweep.tracking.client import Client
 from sweep.tracking.mirror import Mirror
 from sweep.tracking.state import STATE_FILE, read_state
 from tests.sweep.synthetic_sweep import SyntheticSweep
+from tests.sweep.tracking_reader import SETTINGS, Server, curve_of, poll_until, server_of
 
 # MLflow's own use of SQLAlchemy.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
-
-SETTINGS: dict[str, Any] = {
-    "name": "mlflow",
-    "uri": None,
-    "experiment": "rdc",
-    "artifacts": None,
-    "request_timeout_s": 10.0,
-    "finish_timeout_s": 120.0,
-}
 
 
 @pytest.fixture(scope="session")
@@ -60,47 +51,6 @@ def mirror_of(sweep: SyntheticSweep, said: list[str] | None = None) -> Mirror:
         sweep=sweep.sweep,
         say=(said if said is not None else []).append,
     )
-
-
-class Server:
-    """What a reader finds on the server."""
-
-    def __init__(self, uri: str) -> None:
-        from mlflow import MlflowClient
-
-        self.client = MlflowClient(tracking_uri=uri)
-
-    def runs(self) -> list[Any]:
-        experiment = self.client.get_experiment_by_name("rdc")
-        assert experiment is not None
-        return list(self.client.search_runs([experiment.experiment_id], max_results=1000))
-
-    def parent(self) -> Any:
-        (found,) = [run for run in self.runs() if "mlflow.parentRunId" not in run.data.tags]
-        return found
-
-    def children(self) -> dict[str, Any]:
-        found = [run for run in self.runs() if "mlflow.parentRunId" in run.data.tags]
-        by_id = {run.data.tags["spec_id"]: run for run in found}
-        assert len(by_id) == len(found), "a trial has more than one run"
-        return by_id
-
-    def history(self, run: Any, key: str) -> list[tuple[int, float]]:
-        return [(m.step, m.value) for m in self.client.get_metric_history(run.info.run_id, key)]
-
-    def artifacts(self, run: Any) -> set[str]:
-        return {file.path for file in self.client.list_artifacts(run.info.run_id)}
-
-
-def server_of(sweep: SyntheticSweep) -> Server:
-    return Server(f"sqlite:///{sweep.folder.parent}/mlflow.db")
-
-
-def curve_of(sweep: SyntheticSweep, number: int, key: str) -> list[tuple[int, float]]:
-    """The steps and values in the trial's own file."""
-    path = sweep.folder / "trials" / sweep.trials[number]["spec_id"] / "metrics.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return [(row["step"], row[key]) for row in rows if key in row]
 
 
 def test_a_sweep_is_a_parent_with_a_child_per_trial(runs: Path) -> None:
@@ -192,6 +142,7 @@ def test_the_same_sweep_again_goes_on_in_the_same_runs(runs: Path) -> None:
     before = {spec_id: run.info.run_id for spec_id, run in server.children().items()}
     interrupted = sweep.trials[1]["spec_id"]
     assert server.children()[interrupted].info.status == "KILLED"
+    assert server.children()[interrupted].data.tags["status"] == "interrupted"
     assert server.parent().info.status == "KILLED"
 
     again = mirror_of(sweep)
@@ -201,6 +152,7 @@ def test_the_same_sweep_again_goes_on_in_the_same_runs(runs: Path) -> None:
     sweep.write_curve(1, first_step=50, last_step=80)
     again.sync(None)
     assert server.children()[interrupted].info.status == "RUNNING"
+    assert server.children()[interrupted].data.tags["status"] == "running"
     sweep.write_curve(1, first_step=80)
     sweep.write_result(1)
     again.sync("FINISHED")
@@ -441,8 +393,9 @@ def test_a_refusing_server_stops_nothing_and_learns_no_password(
     uri = f"http://someone:s3cret-w0rd@127.0.0.1:{port}"
     tracker = open_tracker({**SETTINGS, "uri": uri}, sweep.folder, sweep.sweep, said.append)
     tracker.finish("FINISHED")
-    assert said[0].startswith(
-        f"MLflow at http://127.0.0.1:{port} does not take the sweep's record, the sweep"
+    assert said[0] == (
+        f"MLflow at http://127.0.0.1:{port} does not take the sweep's record, the sweep goes on: "
+        "[Errno 111] Connection refused"
     )
     assert "the same command again logs it from the files" in said[-1]
     written = [path.read_text() for path in sweep.folder.rglob("*.json")]
@@ -451,34 +404,26 @@ def test_a_refusing_server_stops_nothing_and_learns_no_password(
 
 
 def test_catching_up_after_an_outage(runs: Path, tmp_path: Path) -> None:
-    """The server is away at first; when it comes back, the same tracker logs what it missed."""
-    from sweep.ui import free_port, serve
-
-    port = free_port()
+    """The database is out of reach at first; when it comes back, the same tracker logs what it missed."""
+    away, place = tmp_path / "away.db", runs / "share" / "mlflow.db"
+    (runs / "mlflow.db").rename(away)
     sweep = SyntheticSweep(runs / "frontier", trials=2, steps=50)
     sweep.write_trial(0)
     said: list[str] = []
-    settings = {**SETTINGS, "uri": f"http://127.0.0.1:{port}"}
+    settings = {**SETTINGS, "uri": f"sqlite:///{place}"}
+    place.parent.write_text("a file where the database's folder should be")
     tracker = open_tracker(settings, sweep.folder, sweep.sweep, said.append)
-    _poll_until(tracker, lambda: any("does not take the sweep's record" in line for line in said))
-    database = f"sqlite:///{runs}/mlflow.db"
-    with serve(database, tmp_path / "artifacts", port, log=tmp_path / "server.log"):
-        _poll_until(tracker, lambda: any("answers again" in line for line in said))
-        sweep.write_trial(1)
-        tracker.finish("FINISHED")
-        server = Server(database)
-        assert server.parent().info.status == "FINISHED"
-        children = server.children()
-        assert {run.info.status for run in children.values()} == {"FINISHED"}
-        first = children[sweep.trials[0]["spec_id"]]
-        assert server.history(first, "train/rd_loss") == curve_of(sweep, 0, "train/rd_loss")
-        assert server.artifacts(first) == {"result.json", "reconstructions.png"}
+    poll_until(tracker, lambda: any("does not take the sweep's record" in line for line in said))
+    place.parent.unlink()
+    place.parent.mkdir()
+    away.rename(place)
+    poll_until(tracker, lambda: any("answers again" in line for line in said))
+    sweep.write_trial(1)
+    tracker.finish("FINISHED")
+    server = Server(f"sqlite:///{place}")
+    assert server.parent().info.status == "FINISHED"
+    children = server.children()
+    assert {run.info.status for run in children.values()} == {"FINISHED"}
+    first = children[sweep.trials[0]["spec_id"]]
+    assert server.history(first, "train/rd_loss") == curve_of(sweep, 0, "train/rd_loss")
     assert len(said) == 2, said
-
-
-def _poll_until(tracker: Any, reached: Any) -> None:
-    deadline = time.monotonic() + 120
-    while not reached():
-        assert time.monotonic() < deadline, "nothing happened within two minutes"
-        tracker.poll()
-        time.sleep(0.05)

@@ -1,0 +1,69 @@
+"""Reading back what was logged, through MLflow's own client."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sweep.tracking import Tracker
+from tests.sweep.synthetic_sweep import SyntheticSweep
+
+SETTINGS: dict[str, Any] = {
+    "name": "mlflow",
+    "uri": None,
+    "experiment": "rdc",
+    "artifacts": None,
+    "request_timeout_s": 10.0,
+    "finish_timeout_s": 120.0,
+}
+
+
+class Server:
+    """What a reader finds on the server."""
+
+    def __init__(self, uri: str) -> None:
+        from mlflow import MlflowClient
+
+        self.client = MlflowClient(tracking_uri=uri)
+
+    def runs(self) -> list[Any]:
+        experiment = self.client.get_experiment_by_name("rdc")
+        assert experiment is not None
+        return list(self.client.search_runs([experiment.experiment_id], max_results=1000))
+
+    def parent(self) -> Any:
+        (found,) = [run for run in self.runs() if "mlflow.parentRunId" not in run.data.tags]
+        return found
+
+    def children(self) -> dict[str, Any]:
+        found = [run for run in self.runs() if "mlflow.parentRunId" in run.data.tags]
+        by_id = {run.data.tags["spec_id"]: run for run in found}
+        assert len(by_id) == len(found), "a trial has more than one run"
+        return by_id
+
+    def history(self, run: Any, key: str) -> list[tuple[int, float]]:
+        return [(m.step, m.value) for m in self.client.get_metric_history(run.info.run_id, key)]
+
+    def artifacts(self, run: Any) -> set[str]:
+        return {file.path for file in self.client.list_artifacts(run.info.run_id)}
+
+
+def server_of(sweep: SyntheticSweep) -> Server:
+    return Server(f"sqlite:///{sweep.folder.parent}/mlflow.db")
+
+
+def curve_of(sweep: SyntheticSweep, number: int, key: str) -> list[tuple[int, float]]:
+    """The steps and values in the trial's own file."""
+    path = sweep.folder / "trials" / sweep.trials[number]["spec_id"] / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [(row["step"], row[key]) for row in rows if key in row]
+
+
+def poll_until(tracker: Tracker, reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not reached():
+        assert time.monotonic() < deadline, "nothing happened within two minutes"
+        tracker.poll()
+        time.sleep(0.05)
