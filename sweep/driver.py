@@ -162,7 +162,6 @@ class _Driver:
         self._executor = machines.open_executor(self._settings, self._entries, self._say)
         nodes = self._executor.start()
         self._interrupts.install()  # Ray has put its own in place
-        self._interrupts.at_once = self._executor.kill
         self._say(machines.slots_line(nodes))
         return nodes
 

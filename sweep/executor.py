@@ -191,13 +191,6 @@ class RayExecutor:
         self._returned.clear()
         ray.shutdown()
 
-    def kill(self) -> None:
-        """Kill every job now, without waiting; for a process that is about to end."""
-        import ray
-
-        for handle in self._handles:
-            ray.kill(handle.actor)  # its fork server sees the end of its socket and kills the job
-
     # Placing jobs
 
     def _free_slot(self, job: Job) -> _Handle | None:

@@ -93,9 +93,6 @@ class Executor(Protocol):
     def stop(self, grace_s: float) -> None:
         """End all jobs, after a polite request kill what remains, and give back all resources."""
 
-    def kill(self) -> None:
-        """Kill all jobs without waiting, for a process that is about to end."""
-
 
 def resolve_entry(entry: str) -> Any:
     """The function that "module:function" names."""
@@ -169,9 +166,6 @@ class InlineExecutor:
         return [self._job] if self._job is not None else []
 
     def stop(self, grace_s: float) -> None:
-        self._job = None
-
-    def kill(self) -> None:
         self._job = None
 
 

@@ -59,6 +59,10 @@ class TrialWatch:
             self.phase = row.get("phase", self.phase)
             self.latest.update(row)
 
+    def share(self, steps: int) -> float:
+        """How much of its training is done, 0 to 1."""
+        return min(1.0, self.latest.get("step", 0) / steps)
+
     def text(self, steps: int) -> str:
         """step, loss, bpp, PSNR and ETA, as far as they are known."""
         row = self.latest
@@ -200,7 +204,9 @@ class LiveDisplay:
 
         head = Table.grid(padding=(0, 1))
         text = f"{self._tally.done}/{self._tally.total} trials{_left(self._tally, self._watches)}"
-        head.add_row(ProgressBar(total=max(self._tally.total, 1), completed=self._tally.done, width=30), text)
+        running = sum(watch.share(trial.spec.recipe.steps) for trial, watch in self._watches.values())
+        bar = ProgressBar(total=max(self._tally.total, 1), completed=self._tally.done + running, width=30)
+        head.add_row(bar, text)
         lines = Table.grid(padding=(0, 2))
         for trial, watch in self._watches.values():
             lines.add_row(f"  {self._title(trial)}", watch.text(trial.spec.recipe.steps))
@@ -241,4 +247,4 @@ def _left(tally: Tally, watches: Mapping[str, tuple[PlannedTrial, TrialWatch]]) 
     now = time.monotonic()
     seconds = tally.left_s({spec_id: now - watch.started_at for spec_id, (_, watch) in watches.items()})
     failed = f", {tally.failed} failed" if tally.failed else ""
-    return failed + (f", about {duration(seconds)} left" if seconds is not None else "")
+    return failed + (f", about {duration(seconds)} left" if seconds else "")

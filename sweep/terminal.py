@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -48,11 +48,10 @@ def terminal(log: Path, *, divert: bool) -> Iterator[TextIO]:
 
 
 class Interrupts:
-    """Ctrl-C (or SIGTERM) once raises KeyboardInterrupt; twice, `at_once` runs and the process ends."""
+    """Ctrl-C (or SIGTERM) once raises KeyboardInterrupt; twice ends this process, and with it its workers."""
 
     def __init__(self) -> None:
         self._count = 0
-        self.at_once: Callable[[], None] = lambda: None
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
@@ -74,5 +73,4 @@ class Interrupts:
         self._count += 1
         if self._count == 1:
             raise KeyboardInterrupt
-        self.at_once()
-        os._exit(130)
+        os._exit(130)  # fork servers see their owners go and kill their trials

@@ -96,3 +96,26 @@ def test_ctrl_c_stops_the_trials_and_says_how_to_continue(driver: Driver) -> Non
     assert not list(
         driver.folder.glob("runs/tiny/trials/*/result.json")
     )  # nothing half done counts as failed
+
+
+TWICE = """
+import time
+from sweep.terminal import Interrupts
+interrupts = Interrupts()
+with interrupts.caught():
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("stopping", flush=True)
+        time.sleep(60)
+"""
+
+
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    with subprocess.Popen([sys.executable, "-c", TWICE], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in ("ready\n", "stopping\n"):
+            assert process.stdout.readline() == line
+            process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
