@@ -156,11 +156,12 @@ def result_tags(result: Mapping[str, Any]) -> dict[str, str]:
 
 def ranking_tags(row: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, str]:
     """A trial's place on the frontier. row: its row of trials.csv; labels: arch_id -> label."""
-    place = "yes" if row.get("on_frontier") == "True" else "no"
     if row.get("off_frontier_reason"):
-        place = "n/a"
-    other = row.get("dominated_by", "")
-    return {"frontier": place, "dominated_by": labels.get(other, other)}
+        return {"frontier": "n/a", "dominated_by": "not compared"}
+    if row.get("on_frontier") == "True":
+        return {"frontier": "yes", "dominated_by": "nobody"}
+    other = row["dominated_by"]
+    return {"frontier": "no", "dominated_by": labels.get(other, other)}
 
 
 def datasets(result: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

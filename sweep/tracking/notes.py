@@ -82,11 +82,12 @@ def _verdict(status: str, ranking: Mapping[str, str] | None) -> str:
         return f"**Not valid ({status.replace('_', ' ')}): stays off the frontier.**"
     if ranking is None:
         return "**Finished.**"
-    if ranking["frontier"] == "yes":
-        return "**On the frontier.**"
-    if ranking["dominated_by"]:
-        return f"**Dominated by {ranking['dominated_by']}.**"
-    return "**Not compared with the others.**"
+    verdicts = {
+        "yes": "On the frontier.",
+        "no": f"Dominated by {ranking['dominated_by']}.",
+        "n/a": "Not compared with the others.",
+    }
+    return f"**{verdicts[ranking['frontier']]}**"
 
 
 def _numbers(result: Mapping[str, Any]) -> str:

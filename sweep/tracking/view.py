@@ -22,8 +22,9 @@ KFLOP, PARAMS_M, DECODE_MS = "cost/kflop_per_px_dec", "cost/params_m", "time/dec
 # Shown unless nobody has a value: rate savings exist on Kodak alone, times where timing was asked for.
 OPTIONAL_METRICS = (SAVING_PCT, DECODE_MS)
 
-# Table columns with their widths in pixels, left to right after the run's name.
+# Table columns with their widths in pixels, left to right.
 COLUMNS = (
+    ("attributes.`Run Name`", 230),
     ("tags.`frontier`", 80),
     ("params.`lmbda`", 80),
     (f"metrics.`{RD_LOSS}`", 105),
@@ -33,7 +34,7 @@ COLUMNS = (
     (f"metrics.`{DECODE_MS}`", 130),
     (f"metrics.`{PARAMS_M}`", 110),
     (f"metrics.`{SAVING_PCT}`", 190),
-    ("params.`entropy_model`", 160),
+    ("params.`entropy_model`", 170),
     ("params.`depth.channels`", 115),
     ("tags.`status`", 100),
 )

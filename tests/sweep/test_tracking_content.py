@@ -165,7 +165,8 @@ def test_the_view_holds_order_columns_and_charts() -> None:
     state = unpacked(value)
     assert state["searchFilter"] == "tags.sweep = 'frontier-abc123'"
     assert (state["orderByKey"], state["orderByAsc"]) == ("metrics.`eval/rd_loss`", True)
-    assert state["selectedColumns"][:3] == [
+    assert state["columnOrder"] == state["selectedColumns"]
+    assert state["selectedColumns"][1:4] == [
         "tags.`frontier`",
         "metrics.`eval/rd_loss`",
         "metrics.`cost/kflop_per_px_dec`",
