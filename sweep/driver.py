@@ -257,7 +257,8 @@ class _Driver:
                 on_end(outcome)
             if self._display is not None:
                 self._display.update()
-            if self._tracker is not None:
+            # The tracker's work would disturb what asked to be alone; it catches up at the end.
+            if self._tracker is not None and not any(job.exclusive for job in executor.running()):
                 self._tracker.poll()
 
     def _log_job(self, kind: str, outcome: Outcome) -> None:

@@ -9,6 +9,7 @@ import io
 import os
 import signal
 import sys
+import sysconfig
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -198,4 +199,6 @@ def pythonpath() -> str:
     """PYTHONPATH with which a worker finds the same packages as this process, checkout or installed wheel."""
     here = str(Path(__file__).resolve().parent.parent)
     inherited = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p != here]
-    return os.pathsep.join([here, *inherited])
+    # Installed packages are found anyway, and must not come before the standard library.
+    ours = [] if here in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")} else [here]
+    return os.pathsep.join([*ours, *inherited])
