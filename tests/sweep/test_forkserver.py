@@ -92,6 +92,12 @@ def test_a_job_past_its_deadline_is_killed_with_what_it_started(server: Server, 
     assert not any(is_alive(int(pid)) for pid in pids.read_text().split())
 
 
+def test_what_a_job_leaves_running_ends_with_it(server: Server, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    assert server.run("pretend:pid_after", {"pids": str(pids), "sleep_s": 0.1}).get("error") is None
+    assert wait_until(lambda: not any(is_alive(int(pid)) for pid in pids.read_text().split()), limit_s=10)
+
+
 def test_stop_ends_the_job(server: Server, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     server.start("pretend:pid_after", {"pids": str(pids), "sleep_s": 60})
