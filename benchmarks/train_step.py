@@ -1,6 +1,6 @@
 """A training step of this project beside CompressAI's example recipe, on the same model and batch.
 
-    python benchmarks/train_step.py                       # 5 rounds, about 6 minutes on two cores
+    python benchmarks/train_step.py                       # 5 rounds, about 8 minutes on two cores
     python benchmarks/train_step.py --device cuda --model scale_hyperprior
 
 Every measurement is a process of its own; contestants take turns, so that a slow minute of the machine meets

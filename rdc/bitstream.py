@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,15 +130,17 @@ def encode_image(codec: Any, x: Any, model_hash: bytes) -> bytes:
     height, width = (int(side) for side in images.shape[-2:])
     # Refuses sizes before the network spends time and memory on them.
     Stream(model_hash=model_hash, height_px=height, width_px=width, strings=(b"",), symbols_crc32=0)
-    coded = codec.compress(images)
-    return to_bytes(
-        Stream(
-            model_hash=model_hash,
-            height_px=height,
-            width_px=width,
-            strings=tuple(string for (string,) in coded["strings"]),
-            symbols_crc32=coded["symbols_crc32"][0],
-        )
+    return to_bytes(stream_of(codec.compress(images), (height, width), model_hash))
+
+
+def stream_of(coded: Mapping[str, Any], size: tuple[int, int], model_hash: bytes) -> Stream:
+    """What an entropy model's `compress` gave for one image of this height and width, ready to be written."""
+    return Stream(
+        model_hash=model_hash,
+        height_px=size[0],
+        width_px=size[1],
+        strings=tuple(string for (string,) in coded["strings"]),
+        symbols_crc32=coded["symbols_crc32"][0],
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import logging
+import io
 import time
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,6 @@ from rdc.files import atomic_write_bytes
 from rdc.loss import bits, rd_loss
 from rdc.metrics import finite_or_none, ms_ssim, ms_ssim_db, mse, psnr_db, to_8bit
 from rdc.models.codec import Codec, pad
-
-_log = logging.getLogger(__name__)
 
 # Coded over estimated bits may differ by this much, summed over the set, above and below LOW_RATE_BPP.
 RATE_TOLERANCE, LOW_RATE_TOLERANCE, LOW_RATE_BPP = 0.01, 0.02, 0.2
@@ -67,6 +65,7 @@ class Evaluation:
     padded_px_ratio: float
     precision: str
     wall_s: float
+    streams_per_image: int = 2
 
     @property
     def payload_bits(self) -> float:
@@ -87,7 +86,7 @@ class Evaluation:
         pixels = sum(image.pixels for image in self.images)
         high = self.estimated_bits / pixels > LOW_RATE_BPP
         tolerated = (RATE_TOLERANCE if high else LOW_RATE_TOLERANCE) * self.estimated_bits
-        terminations = 2 * len(self.images) * TERMINATION_BITS
+        terminations = self.streams_per_image * len(self.images) * TERMINATION_BITS
         return abs(self.payload_bits - self.estimated_bits) <= max(tolerated, terminations)
 
     def to_dict(self) -> dict[str, Any]:
@@ -162,6 +161,7 @@ def evaluate(
         padded_px_ratio=padded_pixels / sum(score.pixels for score in scores),
         precision=codec.transform_precision,
         wall_s=time.perf_counter() - started_s,
+        streams_per_image=codec.entropy_model.num_streams,
     )
 
 
@@ -172,17 +172,10 @@ def pixel_digest(x_hat: Tensor) -> str:
 
 def _encode(codec: Codec, x: Tensor, own_hash: bytes) -> tuple[bytes, float, int, int]:
     """(file, estimated bits, payload bytes, coded pixels); g_a runs once, for estimate and file."""
-    padded, (height, width) = pad(x, codec.stride)
+    padded, size = pad(x, codec.stride)
     y = codec.analysis(padded)
     estimated_bits = float(bits(codec.entropy_model(y).likelihoods))
-    coded = codec.entropy_model.compress(y)
-    stream = bitstream.Stream(
-        model_hash=own_hash,
-        height_px=height,
-        width_px=width,
-        strings=tuple(string for (string,) in coded["strings"]),
-        symbols_crc32=coded["symbols_crc32"][0],
-    )
+    stream = bitstream.stream_of(codec.entropy_model.compress(y), size, own_hash)
     data = bitstream.to_bytes(stream)
     return data, estimated_bits, stream.payload_bytes, padded.shape[-2] * padded.shape[-1]
 
@@ -197,8 +190,6 @@ def write_grid(path: Path, panels: list[tuple[Tensor, Tensor, ImageScores]]) -> 
 
 
 def _grid_png(panels: list[tuple[Tensor, Tensor, ImageScores]], side_px: int) -> bytes:
-    import io
-
     gap_px, caption_px = 4, 14
     row_px = side_px + caption_px + gap_px
     canvas = Image.new("RGB", (2 * side_px + gap_px, row_px * len(panels)), "white")

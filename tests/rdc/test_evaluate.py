@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,15 @@ def test_every_number_is_that_of_the_real_files(codec: Codec, image_sets: Any) -
     images = PixelCache(image_sets[1])
     result = evaluate(codec, images, lmbda=LMBDA)
     assert [image.name for image in result.images] == [file.name for file in image_sets[1].images]
-    for image, file, data in zip(result.images, image_sets[1].images, result.files, strict=True):
+    for image, file, data, digest in zip(
+        result.images, image_sets[1].images, result.files, result.pixel_sha256, strict=True
+    ):
         original = read_rgb(file.path).astype(float) / 255
         with torch.no_grad():
             x_hat = bitstream.decode_image(codec, data, model_hash(codec))
-        decoded = np.rint(x_hat[0].permute(1, 2, 0).numpy() * 255) / 255
+        pixels = np.rint(x_hat[0].permute(1, 2, 0).numpy() * 255)
+        assert digest == hashlib.sha256(pixels.astype(np.uint8).tobytes()).hexdigest()
+        decoded = pixels / 255
         assert decoded.shape == original.shape
         error = np.mean((original - decoded) ** 2)
         assert image.mse == pytest.approx(error, rel=1e-6)
