@@ -116,11 +116,11 @@ def measure(contestant: str, options: argparse.Namespace, crop_px: int, batch: i
 
 
 def run_process(contestant: str, options: argparse.Namespace, crop_px: int, batch: int) -> dict[str, Any]:
-    from rdc.machine import allocator_env, thread_env
+    from rdc.machine import allocator_env
 
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "OMP_", "MKL_"))}
     if contestant != "compressai":
-        environment |= allocator_env() | thread_env(options.threads)
+        environment |= allocator_env()
     environment["PYTHONPATH"] = str(ROOT)
     arguments = [f"--{name}={getattr(options, name)}" for name in ("model", "device", "threads", "steps")]
     done = subprocess.run(
