@@ -17,6 +17,9 @@ from typing import Any
 
 from rdc.errors import UserError
 
+_WORD = re.compile(r"[A-Za-z_][\w/.-]*", re.ASCII)
+_WORDS_WITH_A_MEANING = ("true", "false", "null", "nan", "inf")
+
 # What a point of a space may choose: the groups that compose a model, and presets of them.
 MODEL_GROUPS = ("transform", "entropy_model", "hyper_transform", "depth", "gating", "rate_control", "model")
 
@@ -56,7 +59,7 @@ def override_value(value: Any) -> str:
         return "{" + ",".join(f"{k}:{override_value(v)}" for k, v in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(override_value(v) for v in value) + "]"
-    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_][\w/.-]*", value):
+    if isinstance(value, str) and (not _WORD.fullmatch(value) or value.lower() in _WORDS_WITH_A_MEANING):
         return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     return str(value)
 

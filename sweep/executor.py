@@ -133,6 +133,7 @@ class RayExecutor:
         self._looked_for_nodes_at = 0.0
         self._failed_starts = 0
         self._slots_since = 0.0
+        self._owns_connection = True
 
     def start(self) -> list[NodeSlots]:
         """Start or join Ray and begin to start the slots, which import for seconds before they take jobs."""
@@ -187,9 +188,12 @@ class RayExecutor:
                 handle.actor.stop.remote(grace_s)
             if busy:
                 ray.wait([h.job_ref for h in busy], num_returns=len(busy), timeout=grace_s + 2.0)
+        for handle in self._handles:
+            ray.kill(handle.actor)
         self._handles.clear()
         self._returned.clear()
-        ray.shutdown()
+        if self._owns_connection:
+            ray.shutdown()
 
     # Placing jobs
 
@@ -327,16 +331,18 @@ class RayExecutor:
         ]
 
     def _connect(self) -> None:
-        """Start Ray on this machine, or join the cluster that the settings or RAY_ADDRESS name."""
+        """Start Ray on this machine or join the cluster at the address, unless this process has done so."""
         path = pythonpath()
         os.environ["PYTHONPATH"] = path  # an embedded Ray hands its environment to the workers
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper", "true")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         # A trial that takes too much memory is to die itself, as data, and not its slot.
         os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
         import ray
 
+        if ray.is_initialized():
+            self._owns_connection = False
+            return
         address = self._address or "local"
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
         _check_reachable(address)

@@ -55,7 +55,11 @@ class TrialWatch:
             *lines, unfinished = file.read().split(b"\n")
             self._offset = file.tell() - len(unfinished)
         for line in lines:
-            row = json.loads(line)
+            try:
+                row = json.loads(line)
+            except ValueError:  # cut and grown again between two looks: we are in the middle of a line
+                self._offset = 0
+                return
             self.phase = row.get("phase", self.phase)
             self.latest.update(row)
 

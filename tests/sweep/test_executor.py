@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import ray
 
 from rdc.errors import UserError
 from sweep.executor import RayExecutor
@@ -34,16 +35,42 @@ def ray_executor(
     )
 
 
+# Comes first: once this process has a Ray, addresses are not looked at.
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", "cannot start Ray at 127.0.0.1:1: nothing answers there ("),
+        (
+            "ray://head:10001",
+            "cluster.address=ray://head:10001: must be HOST:PORT of the cluster's head, or auto",
+        ),
+    ],
+)
+def test_an_address_without_a_cluster_is_named_at_once(tmp_path: Path, address: str, message: str) -> None:
+    executor = ray_executor(tmp_path, address=address)
+    with pytest.raises(UserError, match=re.escape(message)):
+        executor.start()
+
+
 @pytest.fixture(scope="module")
-def executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayExecutor]:
+def running_ray() -> Iterator[None]:
+    """One Ray for all tests of this file: an executor uses the one that its process has already."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(HERE)]))
         patch.delenv("RAY_ADDRESS", raising=False)
-        executor = ray_executor(tmp_path_factory.mktemp("executor"))
-        (node,) = executor.start()
-        assert (node.slots, node.cpus_per_slot) == (2, 1)
-        yield executor
-        executor.stop(grace_s=1.0)
+        ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def executor(running_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayExecutor]:
+    executor = ray_executor(tmp_path_factory.mktemp("executor"))
+    (node,) = executor.start()
+    assert (node.slots, node.cpus_per_slot) == (2, 1)
+    yield executor
+    executor.stop(grace_s=1.0)
+    assert ray.is_initialized()  # it was not the executor's to end
 
 
 def run_all(executor: RayExecutor, jobs: Sequence[Job], *, limit_s: float = 200) -> dict[str, Outcome]:
@@ -61,51 +88,6 @@ def run_all(executor: RayExecutor, jobs: Sequence[Job], *, limit_s: float = 200)
 def nap(number: int, *, exclusive: bool = False) -> Job:
     payload = {"pids": "/dev/null", "sleep_s": 0.4}
     return Job(job_id=f"{number}", entry="pretend:pid_after", payload=payload, exclusive=exclusive)
-
-
-# These three need Ray for themselves and therefore come before the others, which share one.
-
-
-def test_what_workers_cannot_import_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    executor = ray_executor(tmp_path, preload=("not_there_at_all",))
-    try:
-        executor.start()
-        with pytest.raises(UserError, match="cannot import not_there_at_all: ModuleNotFoundError"):
-            wait_until(lambda: bool(executor.poll(0.1)), limit_s=100)
-    finally:
-        executor.stop(grace_s=1.0)
-
-
-def test_too_large_a_trial_is_refused_with_what_there_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    executor = ray_executor(tmp_path, gpus=3)
-    try:
-        message = (
-            r"no node has room for a trial of 1 CPUs and 3 GPUs; there are .*; lower cluster\.cpus_per_trial"
-        )
-        with pytest.raises(UserError, match=message):
-            executor.start()
-    finally:
-        executor.stop(grace_s=1.0)
-
-
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        ("127.0.0.1:1", "cannot start Ray at 127.0.0.1:1: nothing answers there ("),
-        (
-            "ray://head:10001",
-            "cluster.address=ray://head:10001: must be HOST:PORT of the cluster's head, or auto",
-        ),
-    ],
-)
-def test_an_address_without_a_cluster_is_named_at_once(tmp_path: Path, address: str, message: str) -> None:
-    executor = ray_executor(tmp_path, address=address)
-    with pytest.raises(UserError, match=re.escape(message)):
-        executor.start()
 
 
 def test_every_job_has_a_process_of_its_own_and_an_exclusive_one_is_alone(executor: RayExecutor) -> None:
@@ -146,3 +128,25 @@ def test_a_job_that_takes_its_slot_down_every_time_is_lost(executor: RayExecutor
     assert (error.kind, error.message) == ("WorkerLost", "its worker died 3 times (ActorDiedError)")
     assert len((tmp_path / "pids").read_text().split()) == 3
     assert ended["1"].error is None
+
+
+def test_what_workers_cannot_import_is_named(running_ray: None, tmp_path: Path) -> None:
+    executor = ray_executor(tmp_path, preload=("not_there_at_all",))
+    try:
+        executor.start()
+        with pytest.raises(UserError, match="cannot import not_there_at_all: ModuleNotFoundError"):
+            wait_until(lambda: bool(executor.poll(0.1)), limit_s=100)
+    finally:
+        executor.stop(grace_s=1.0)
+
+
+def test_too_large_a_trial_is_refused_with_what_there_is(running_ray: None, tmp_path: Path) -> None:
+    executor = ray_executor(tmp_path, gpus=3)
+    try:
+        message = (
+            r"no node has room for a trial of 1 CPUs and 3 GPUs; there are .*; lower cluster\.cpus_per_trial"
+        )
+        with pytest.raises(UserError, match=message):
+            executor.start()
+    finally:
+        executor.stop(grace_s=1.0)

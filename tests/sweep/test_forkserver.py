@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from rdc.machine import thread_env
 from tests.sweep.conftest import is_alive, wait_until
 
 pytestmark = pytest.mark.usefixtures("environment")
@@ -25,7 +26,8 @@ class Server:
     def __init__(self, *preload: str) -> None:
         self.control, theirs = socket.socketpair()
         command = [sys.executable, "-m", "sweep.forkserver", str(theirs.fileno()), *preload]
-        self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+        environment = {**os.environ, **thread_env(1)}
+        self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
         theirs.close()
         self.lines = self.control.makefile("r")
 

@@ -51,6 +51,17 @@ def test_a_watch_starts_over_when_a_resumed_trial_cuts_its_file(tmp_path: Path) 
     assert watch.text(100).startswith("step 20/100")
 
 
+def test_a_watch_finds_its_place_again_in_the_middle_of_a_line(tmp_path: Path) -> None:
+    file, watch = tmp_path / "metrics.jsonl", TrialWatch(tmp_path)
+    write(file, {"event": "phase", "phase": "train"}, {"step": 10, **POINT})
+    watch.look()
+    file.write_text("")
+    write(file, {"event": "resume", "step": 5, "note": "x" * 200}, {"step": 30, **POINT})
+    watch.look()
+    watch.look()
+    assert watch.text(100).startswith("step 30/100")
+
+
 def test_what_is_left_follows_the_work_and_the_longest_trial() -> None:
     tally = Tally(names={}, work={"a": 1.0, "b": 2.0, "c": 3.0, "d": 10.0}, slots=2, total=4)
     assert tally.left_s({}) is None
