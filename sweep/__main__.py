@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from typing import Any
 
 from conf import HOW_TO_SWEEP, explain
@@ -15,13 +16,15 @@ from rdc.errors import UserError
 
 
 def main() -> int:
+    # CompressAI's import says so to every user, who can do nothing about it.
+    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
     try:
-        config = _composed(sys.argv)
-        if config is None:  # --help, --cfg and their kind have printed what was asked
+        composed = _composed(sys.argv)
+        if composed is None:  # --help, --cfg and their kind have printed what was asked
             return 0
         from sweep.driver import run_sweep
 
-        overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+        config, overrides = composed
         return run_sweep(config, overrides=overrides, command=["python", "-m", "sweep", *sys.argv[1:]])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -34,9 +37,10 @@ def main() -> int:
         return 128 + signal.SIGPIPE
 
 
-def _composed(argv: list[str]) -> dict[str, Any] | None:
-    """The composed configuration, or None when a flag asked Hydra to print something instead."""
+def _composed(argv: list[str]) -> tuple[dict[str, Any], list[str]] | None:
+    """The composed configuration and its overrides, or None when a flag asked Hydra to print something."""
     import hydra
+    from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -45,13 +49,20 @@ def _composed(argv: list[str]) -> dict[str, Any] | None:
         if argument in ("-m", "--multirun", "hydra.mode=MULTIRUN") or argument.startswith("hydra.sweeper"):
             raise UserError(f"{argument}: a sweep plans its own trials; {HOW_TO_SWEEP}")
 
-    composed: list[dict[str, Any]] = []
+    composed: list[tuple[dict[str, Any], list[str]]] = []
 
     @hydra.main(config_path="pkg://conf", config_name="config", version_base="1.3")
     def keep(config: DictConfig) -> None:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         assert isinstance(plain, dict), "the configuration is a mapping"
-        composed.append({str(key): value for key, value in plain.items()})
+        hydra_config = HydraConfig.get()
+        # Points of a space are composed on top; they have to find what --config-dir brought.
+        folders = [s.path for s in hydra_config.runtime.config_sources if s.provider == "command-line"]
+        search = (
+            [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"] if folders else []
+        )
+        overrides = [*hydra_config.overrides.task, *search]
+        composed.append(({str(key): value for key, value in plain.items()}, overrides))
 
     asked_for_trace = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand the error to us instead of printing a page
