@@ -9,7 +9,7 @@ from typing import Any
 from rdc.result import read_any, shares_of_paper
 from sweep.machines import known_precision, precision_by_probes
 from sweep.plan import Candidate, PlannedTrial, Precision, SweepPlan, choose_data, make_plan
-from sweep.pricing import Price, PriceList, Throughput, measured_throughput, probed_throughput
+from sweep.pricing import Price, PriceList, Speed, probed_speed, speed_of_finished
 from sweep.progress import duration
 from sweep.record import finished_result
 from sweep.settings import Settings
@@ -24,15 +24,16 @@ def show_dry_run(config: Mapping[str, Any], settings: Settings, candidates: Sequ
     plan = make_plan(config, settings, candidates, data, precision)
     prices = PriceList()
     priced = [(trial, prices.price(trial.spec.model, trial.spec.recipe)) for trial in plan.trials]
-    throughput = measured_throughput(plan.trials) or probed_throughput(precision)
     recipe = settings.budget.recipe
+    models = [trial.spec.model for trial in plan.trials]
+    speed = speed_of_finished(plan.trials) or probed_speed(models, prices, recipe, precision)
     share = shares_of_paper(recipe)["percent_of_paper_steps"]
     steps = f"{recipe.steps:,} steps of {recipe.batch_size} crops of {recipe.crop_px} px"
     print(f"budget {settings.budget.name}: {steps}, {share:.3g} % of the study's steps")
     print(f"precision {precision} ({why})")
     print()
     names = plan.names()
-    rows = [_row(trial, names[trial.spec.spec_id], price, throughput) for trial, price in priced]
+    rows = [_row(trial, names[trial.spec.spec_id], price, speed) for trial, price in priced]
     for line in _table([_HEADS, *rows]):
         print(line)
     print()
@@ -41,7 +42,7 @@ def show_dry_run(config: Mapping[str, Any], settings: Settings, candidates: Sequ
             print(f"refused: [{', '.join(candidate.point)}]: {candidate.refusal}")
     for note in plan.notes:
         print(note)
-    print(_sums(plan, priced, throughput))
+    print(_sums(plan, priced, speed))
 
 
 def _precision(settings: Settings) -> tuple[Precision, str]:
@@ -55,14 +56,14 @@ def _precision(settings: Settings) -> tuple[Precision, str]:
     return precision_by_probes([found]), gain
 
 
-def _row(trial: PlannedTrial, name: str, price: Price, throughput: Throughput) -> tuple[str, ...]:
+def _row(trial: PlannedTrial, name: str, price: Price, speed: Speed) -> tuple[str, ...]:
     return (
         trial.spec.spec_id,
         name,
         f"{price.params / 1e6:.2f}",
         f"{price.kflop_per_px_dec:.1f}",
         f"{price.training_pflop:.3g}",
-        "-" if finished_result(trial) else duration(throughput.seconds(price)),
+        "-" if finished_result(trial) else duration(speed.seconds(price)),
         _state(trial),
     )
 
@@ -80,17 +81,17 @@ def _state(trial: PlannedTrial) -> str:
     return "run"
 
 
-def _sums(plan: SweepPlan, priced: Sequence[tuple[PlannedTrial, Price]], throughput: Throughput) -> str:
+def _sums(plan: SweepPlan, priced: Sequence[tuple[PlannedTrial, Price]], speed: Speed) -> str:
     missing = [(trial, price) for trial, price in priced if finished_result(trial) is None]
-    seconds = [throughput.seconds(price) for _, price in missing]
+    seconds = [speed.seconds(price) for _, price in missing]
     slots = _slots(plan.settings)
     # With fewer trials than slots, or one very long one, the longest decides.
     expected_s = max([sum(seconds) / slots, *seconds], default=0.0)
     pflop = sum(price.training_pflop for _, price in missing)
     return (
-        f"{len(missing)} of {len(priced)} trials would run, {pflop:.3g} PFLOP of training: "
-        f"about {duration(expected_s)} on {slots} slots at {throughput.gflop_per_s:.1f} GFLOP/s each;\n"
-        f"that speed is from {throughput.origin}. Evaluation and timing come on top."
+        f"{len(missing)} of {len(priced)} trials would run, {pflop:.3g} PFLOP of training: about "
+        f"{duration(expected_s)} on {slots} slots,\nby the speed of {speed.origin}. "
+        "Evaluation and timing come on top."
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from sweep.plan import PlannedTrial
+from sweep.pricing import fit_line
 
 HEARTBEAT_S = 15.0
 _REDRAW_S = 0.5
@@ -94,8 +95,7 @@ class Tally:
     total: int
     done: int = 0
     failed: int = 0
-    _finished_work: float = 0.0
-    _busy_s: float = 0.0
+    _finished: list[tuple[float, float]] = dataclasses.field(default_factory=list)  # (work, seconds)
     _left: set[str] = dataclasses.field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -106,16 +106,15 @@ class Tally:
         self.failed += failed
         self._left.discard(spec_id)
         if not failed:
-            self._finished_work += self.work.get(spec_id, 0.0)
-            self._busy_s += busy_s
+            self._finished.append((self.work[spec_id], busy_s))
 
     def left_s(self, running: Mapping[str, float]) -> float | None:
         """Seconds to the end; None until a trial has finished. running: seconds that each one has taken."""
-        if not self._finished_work or not self._busy_s:
+        if not self._finished:
             return None
-        seconds_per_work = self._busy_s / self._finished_work
+        fixed_s, s_per_work = fit_line([work for work, _ in self._finished], [s for _, s in self._finished])
         left = [
-            max(0.0, self.work[spec_id] * seconds_per_work - running.get(spec_id, 0.0))
+            max(0.0, fixed_s + self.work[spec_id] * s_per_work - running.get(spec_id, 0.0))
             for spec_id in self._left
         ]
         # Never less than the longest of them: one trial does not get faster by idle slots.

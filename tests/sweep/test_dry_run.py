@@ -12,7 +12,7 @@ from rdc.complexity import measure
 from rdc.spec import COMPONENT_GROUPS, Recipe, parse_model
 from sweep.driver import run_sweep
 from sweep.machines import Entries
-from sweep.pricing import training_pflop
+from sweep.pricing import fit_line, price_of
 from tests.sweep import pretend
 
 pytestmark = pytest.mark.usefixtures("environment")
@@ -39,7 +39,7 @@ def test_trials_are_priced_and_nothing_is_started(
     assert rows[0][5] == f"{counted['decode']['parity_kflop_per_px']:.1f}"
     assert any(line.startswith("refused: [depth.channels=[4,4]]: ") for line in lines)
     assert any(line.startswith("2 of 2 trials would run, ") for line in lines)
-    assert any("that speed is from a probe of this machine" in line for line in lines)
+    assert any("by the speed of a few training steps here" in line for line in lines)
     assert not (tmp_path / "runs").exists()
 
 
@@ -72,7 +72,7 @@ def test_speed_comes_from_finished_trials_where_there_are_any(
     capsys.readouterr()
     run(*base_overrides, "seeds=[0,1]", "dry_run=true", "cluster.slots=1")
     output = capsys.readouterr().out
-    assert "measured on 1 finished trials of this sweep" in output
+    assert "by the speed of 1 finished trials of this sweep" in output
     assert "about 1.7 min on 1 slots" in output  # the same model and steps again: 100 s
 
 
@@ -82,9 +82,22 @@ def test_training_operations_by_hand() -> None:
         "h_s": {"encode_parity_kmac_per_px": 2.0, "decode_parity_kmac_per_px": 2.0},
         "g_s": {"encode_parity_kmac_per_px": 0.0, "decode_parity_kmac_per_px": 10.0},
     }
+    complexity = {"parts": parts, "params": {"total": 1}, "decode": {"parity_kflop_per_px": 24.0}}
     recipe = Recipe(
         steps=1000, batch_size=8, crop_px=128, learning_rate=1e-3, schedule="cosine", final_learning_rate=1e-5
     )
-    # h_s once, not twice: 22 kMAC/px = 44 kFLOP/px, times 3 for forward and backward, on 1000*8*128^2 pixels
-    # = 132e3 * 131.072e6 = 1.7301504e13 operations.
-    assert training_pflop({"parts": parts}, recipe) == pytest.approx(0.017301504)
+    price = price_of(complexity, recipe)
+    # h_s once, not twice: 22 kMAC/px = 44 kFLOP/px, times 3 for forward and backward = 132 kFLOP/px,
+    # on 1000*8*128^2 = 131.072e6 pixels: 1.7301504e13 operations.
+    assert price.training_kflop_per_px == 132
+    assert price.training_pflop == pytest.approx(0.017301504)
+
+
+def test_a_line_is_never_negative() -> None:
+    assert fit_line([1.0, 3.0], [10.0, 20.0]) == pytest.approx((5.0, 5.0))
+    assert fit_line([2.0], [10.0]) == (0.0, 5.0)
+    assert fit_line([1.0, 2.0], [1.0, 4.0]) == (
+        0.0,
+        pytest.approx(1.8),
+    )  # would start below 0
+    assert fit_line([1.0, 2.0], [4.0, 1.0]) == (0.0, pytest.approx(1.2))  # would fall

@@ -70,7 +70,9 @@ def test_what_is_left_follows_the_work_and_the_longest_trial() -> None:
     assert tally.left_s({"d": 90.0}) == pytest.approx(30)  # (20 + 30 + 10) / 2
     tally.add("b", 5.0, failed=True)  # says nothing about the speed
     assert tally.left_s({"d": 90.0}) == pytest.approx(30)  # c alone
-    tally.add("c", 30.0, failed=False)
+    tally.add("c", 20.0, failed=False)
+    # Two points now: 10 s for 1, 20 s for 3 make 5 s and 5 s per unit of work, so 55 s for d.
+    assert tally.left_s({"d": 15.0}) == pytest.approx(40)
     tally.add("d", 100.0, failed=False)
     assert tally.left_s({}) == 0
 
