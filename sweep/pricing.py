@@ -21,7 +21,7 @@ _PROBE_PX = 8 * 128**2
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Price:
-    """kflop_per_px_dec: parity count. training_kflop_per_px: of a training step; training_px: of all steps."""
+    """kflop_per_px_dec: parity count. training_kflop_per_px: of one step; training_px: of all steps."""
 
     params: int
     kflop_per_px_dec: float
