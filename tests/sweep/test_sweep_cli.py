@@ -86,28 +86,25 @@ def test_a_tiny_sweep_from_command_to_frontier(cli: Cli, image_folders: Path, tm
         "budget=smoke",
         "budget.steps=3",
         "budget.ms_ssim=false",
-        "space.axes={depth.latent_channels:[16,24]}",
         "depth.channels=[16,16,16]",
+        "depth.latent_channels=24",
         f"data.train={image_folders}/train",
         f"data.eval={image_folders}/eval",
         "cluster.timing={threads:1,repeats:1,height_px:64,width_px:64}",
-        "cluster.slots=2",
+        "cluster.slots=1",
         "tracking=none",
     ]
     done = cli(*arguments)
     folder = tmp_path / "empty/runs/tiny"
     log = (folder / "driver.log").read_text() if (folder / "driver.log").exists() else ""
     assert done.returncode == 0, done.stdout + done.stderr + log
-    found = [json.loads(path.read_text()) for path in folder.glob("trials/*/result.json")]
+    (trial,) = [json.loads(path.read_text()) for path in folder.glob("trials/*/result.json")]
     # Three steps teach no entropy model its rate: the size may differ from the estimate, the pixels may not.
-    assert len(found) == 2
-    assert {result["status"] for result in found} <= {"ok", "rate_mismatch"}
-    assert all(result["evaluation"]["fresh_decode"]["identical"] for result in found)
-    timings = [json.loads(path.read_text()) for path in folder.glob("timing/*.json")]
-    assert {timing["arch_id"] for timing in timings} == {result["arch_id"] for result in found}
-    for timing in timings:
-        for trial in found:
-            assert trial["training"]["ended_at"] <= timing["started_at"]
+    assert trial["status"] in ("ok", "rate_mismatch")
+    assert trial["evaluation"]["fresh_decode"] == {"images": 1, "identical": True}
+    (timing,) = [json.loads(path.read_text()) for path in folder.glob("timing/*.json")]
+    assert timing["arch_id"] == trial["arch_id"]
+    assert trial["training"]["ended_at"] <= timing["started_at"]
     assert (folder / "frontier.csv").exists()
     assert {path.name for path in (tmp_path / "empty").iterdir()} == {"runs"}
     assert "starting Ray on this machine" in done.stdout
