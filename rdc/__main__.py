@@ -7,12 +7,12 @@ import io
 import json
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rdc.errors import UserError
+from rdc.lean_import import lean_compressai
 
 # torch, compressai and hydra take seconds to import: only the command that needs them does so.
 
@@ -20,8 +20,7 @@ from rdc.errors import UserError
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0, or 2 after one line on stderr about what the user can mend."""
     arguments = _parser().parse_args(argv)
-    # compressai scripts a function on import; nothing that a user of this command could change.
-    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
+    lean_compressai()
     try:
         arguments.run(arguments)
     except UserError as error:

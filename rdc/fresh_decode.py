@@ -6,8 +6,6 @@ pixels, or why it cannot be decoded. Nothing of the process that coded the files
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import json
 import os
 import subprocess
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rdc.errors import UserError
+from rdc.lean_import import lean_compressai
 
 _TIMEOUT_S = 600.0
 
@@ -77,24 +76,10 @@ def _answer(codec: Any, own_hash: bytes, path: str) -> dict[str, str]:
     return {"pixel_sha256": pixel_digest(to_8bit(x_hat).cpu())}
 
 
-def _import_coder_only() -> None:
-    """Make compressai's entropy models and coder importable without the rest of the package.
-
-    Its __init__ imports all that it has, torch_geometric included: six seconds of CPU for every trial, for
-    nothing that decoding uses.
-    """
-    spec = importlib.machinery.PathFinder.find_spec("compressai")
-    assert spec is not None, "compressai is installed wherever rdc runs"
-    package: Any = importlib.util.module_from_spec(spec)
-    package.get_entropy_coder = lambda: "ans"
-    package.available_entropy_coders = lambda: ["ans"]
-    sys.modules["compressai"] = package
-
-
 def main(arguments: Sequence[str]) -> None:
     import argparse
 
-    _import_coder_only()
+    lean_compressai()
 
     from rdc.checkpoint import load_model, model_hash
     from rdc.machine import resolve_device, set_threads

@@ -20,7 +20,7 @@ import pydantic
 from rdc.errors import UserError
 
 # Raise when code changes the results that a given spec produces: old results are then not mistaken for new.
-SEMANTICS_VERSION = 1
+SEMANTICS_VERSION = 2
 
 T = TypeVar("T")
 

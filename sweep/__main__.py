@@ -8,16 +8,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import warnings
 from typing import Any
 
 from conf import HOW_TO_SWEEP, explain
 from rdc.errors import UserError
+from rdc.lean_import import lean_compressai
 
 
 def main() -> int:
-    # CompressAI's import says so to every user, who can do nothing about it.
-    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
+    lean_compressai()
     try:
         composed = _composed(sys.argv)
         if composed is None:  # --help, --cfg and their kind have printed what was asked

@@ -65,7 +65,10 @@ def run_sweep(
     overrides: those that composed `config`; points of the space are composed on top of them.
     command: what the user typed, for the record and for "continue with".
     """
+    from sweep.tracking import check_tracking
+
     settings = read_settings(config)
+    check_tracking(config.get("tracking") or {"name": "none"}, settings.runs_dir)
     print(f"sweep {settings.name} in {relative(settings.folder)}; loading models", flush=True)
     if settings.source is not None:
         candidates = frontier_candidates(settings)

@@ -3,9 +3,13 @@
 It must not run any torch operation (sweep.forkserver says why).
 """
 
-import rdc.runtime
-import rdc.trial
-from rdc.spec import prepare
+from rdc.lean_import import lean_compressai
+
+lean_compressai()
+
+import rdc.runtime  # noqa: E402
+import rdc.trial  # noqa: E402
+from rdc.spec import prepare  # noqa: E402
 
 __all__ = ["rdc"]
 

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from rdc.result import RESULT_FILE, SCHEMA_VERSION, architecture_label, read_any
 from rdc.spec import TrialSpec, to_plain
 from sweep.jobs import JobError
 from sweep.plan import PlannedTrial, SweepPlan
+from sweep.tracking.address import redact
 
 SWEEP_FILE = "sweep.json"
 SWEEP_SCHEMA_VERSION = 1
@@ -80,8 +82,8 @@ def write_sweep(plan: SweepPlan, command: Sequence[str], versions: Mapping[str, 
     sweep = {
         "schema_version": SWEEP_SCHEMA_VERSION,
         "name": plan.settings.name,
-        "command": _shell(command),
-        "config": to_plain(plan.config),
+        "command": redact(shlex.join(command)),
+        "config": _without_credentials(to_plain(plan.config)),
         "precision": plan.precision,
         "lmbdas": list(plan.settings.lmbdas),
         "planned": [trial.spec.spec_id for trial in plan.trials],
@@ -123,10 +125,12 @@ def _failed(spec: TrialSpec, error: JobError, *, attempt: int) -> dict[str, Any]
     }
 
 
-def _shell(command: Sequence[str]) -> str:
-    import shlex
-
-    return shlex.join(command)
+def _without_credentials(config: dict[str, Any]) -> dict[str, Any]:
+    """Sweep folders are shared; the address of a tracking server may carry a password."""
+    tracking = config.get("tracking") or {}
+    if not tracking.get("uri"):
+        return config
+    return {**config, "tracking": {**tracking, "uri": redact(tracking["uri"])}}
 
 
 def append_event(folder: Path, event: Mapping[str, Any]) -> None:

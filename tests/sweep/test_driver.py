@@ -16,6 +16,9 @@ from rdc.errors import UserError
 from rdc.files import read_json
 from sweep.driver import run_sweep
 from sweep.machines import Entries
+from sweep.plan import choose_data, choose_models, make_plan
+from sweep.record import write_sweep
+from sweep.settings import read_settings
 from tests.sweep import pretend
 
 ENTRIES = Entries(trial="pretend:trial", timing="pretend:timing", probe="pretend:probe", preload=("pretend",))
@@ -236,3 +239,23 @@ def test_on_ray_failures_are_data_and_no_timing_overlaps_training(
     # Both slots worked: somewhere two trials overlapped.
     assert any(a["started_at"] < b["started_at"] < a["ended_at"] for a in trials for b in trials)
     assert "Error" not in (tmp_path / "runs/tiny/frontier.csv").read_text()
+
+
+def test_a_tracking_address_is_checked_before_anything_runs(sweep: Sweep, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"tracking.uri='ftp://\*\*\*@host'.*nothing that MLflow can write to"
+    ):
+        sweep("tracking=mlflow", "tracking.uri=ftp://me:secret@host")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_credentials_stay_out_of_the_record(tmp_path: Path, base_overrides: list[str]) -> None:
+    config = conf.compose([*base_overrides, "tracking=mlflow", "tracking.uri=http://me:secret@host"])
+    settings = read_settings(config)
+    data = choose_data(settings, print)
+    plan = make_plan(config, settings, choose_models(config, [], settings), data, "fp32")
+    plan.folder.mkdir(parents=True)
+    write_sweep(plan, ["python", "x", "tracking.uri=http://me:secret@host"], {})
+    text = (plan.folder / "sweep.json").read_text()
+    assert "secret" not in text
+    assert text.count("http://***@host") == 2

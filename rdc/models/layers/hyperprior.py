@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rdc.errors import UserError
 from rdc.models.layers import coding
+from rdc.models.layers.gaussian import gaussian_likelihood
 
 Quantiser = Literal["mixed", "noise"]
 Indexing = Literal["nearest", "ceil"]
@@ -199,9 +200,7 @@ class Hyperprior(nn.Module, abc.ABC):
         return medians[:, None, None]
 
     def _likelihood_y(self, y: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-        model = self.gaussian_conditional
-        likelihood: Tensor = model.likelihood_lower_bound(model._likelihood(y, scale, mean))
-        return likelihood
+        return gaussian_likelihood(y, mean, scale, scale_min=coding.SCALE_MIN, floor=coding.LIKELIHOOD_FLOOR)
 
     def _likelihood_z(self, z: Tensor) -> Tensor:
         model = self.entropy_bottleneck
