@@ -96,7 +96,7 @@ _IDENTITY = (
         "latent_channels", "1", "-", "spec.model.depth.latent_channels", None,
         "Channels of the latent y.", kind="int",
     ),
-    _text("extra_layers", "spec.model.depth.extra_layers", "Layers added to each stage, joined by '-'."),
+    _text("layers", "spec.model.depth.layers", "Layers of each stage, joined by '-'."),
 )
 
 _QUALITY = (

@@ -42,9 +42,11 @@ def architecture_label(model: ModelSpec) -> str:
     """A short readable name, such as 'conv 64-64-96/128 +0-1-0 mean-scale'; only arch_id is unique."""
     depth = model.depth
     parts = [model.transform.name, f"{'-'.join(map(str, depth.channels))}/{depth.latent_channels}"]
-    if any(depth.extra_layers):
-        parts.append(f"+{'-'.join(map(str, depth.extra_layers))}")
+    if any(depth.layers):
+        parts.append(f"+{'-'.join(map(str, depth.layers))}")
     parts.append(model.entropy_model.name.removesuffix("_hyperprior").replace("_", "-"))
+    if model.hyper_transform.name != "conv":
+        parts.append(f"{model.hyper_transform.name}-hyper")
     return " ".join(parts)
 
 

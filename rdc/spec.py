@@ -33,18 +33,19 @@ class Depth:
 
     channels: one width per stage that halves the resolution, before the last one.
     latent_channels: channels of the latent y.
-    extra_layers: layers added to each of these stages; what a layer is, the transform says.
+    layers: layers of each stage besides the one that changes the resolution; what a layer is (a residual
+      convolution, a residual bottleneck, a Swin block), the transform says.
     """
 
     channels: tuple[int, ...]
     latent_channels: int
-    extra_layers: tuple[int, ...] = (0, 0, 0)
+    layers: tuple[int, ...] = (0, 0, 0)
 
     def __post_init__(self) -> None:
         for field, values, least in (
             ("channels", self.channels, 1),
             ("latent_channels", (self.latent_channels,), 1),
-            ("extra_layers", self.extra_layers, 0),
+            ("layers", self.layers, 0),
         ):
             if any(v < least for v in values):
                 raise UserError(f"depth.{field}={list(values)}: every entry must be at least {least}")

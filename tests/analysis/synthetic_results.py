@@ -49,7 +49,7 @@ def result(
         "transform": {"name": transform},
         "entropy_model": {"name": entropy_model},
         "hyper_transform": {"name": "conv"},
-        "depth": {"channels": [width] * 3, "latent_channels": 3 * width // 2, "extra_layers": [0, 0, 0]},
+        "depth": {"channels": [width] * 3, "latent_channels": 3 * width // 2, "layers": [0, 0, 0]},
         "gating": {"name": "none"},
         "rate_control": {"name": "none"},
     }

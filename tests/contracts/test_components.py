@@ -18,7 +18,7 @@ from rdc.models.codec import Codec, build
 from rdc.spec import COMPONENT_GROUPS, ModelSpec, component, component_names, parse_model, to_plain
 
 CONF = Path(conf.__file__).parent
-DEPTH = {"channels": [8, 12, 16], "latent_channels": 20, "extra_layers": [1, 0, 2]}
+DEPTH = {"channels": [8, 12, 16], "latent_channels": 20, "layers": [1, 0, 2]}
 COMPONENTS = [(group, name) for group in COMPONENT_GROUPS for name in component_names(group)]
 
 

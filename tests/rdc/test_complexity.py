@@ -64,7 +64,7 @@ def test_model_g_by_hand() -> None:
     [
         ("model=rdc_g",),
         ("model=scale_hyperprior",),
-        ("model=mean_scale_hyperprior", "depth=n32", "depth.extra_layers=[1,0,2]"),
+        ("model=mean_scale_hyperprior", "depth=n32", "depth.layers=[1,0,2]"),
     ],
 )
 def test_two_counters_agree_to_the_integer(overrides: Any) -> None:

@@ -111,8 +111,8 @@ def test_residual_layers_start_as_the_identity() -> None:
     assert torch.equal(ResidualConv(4)(x), x)
 
 
-def test_extra_layers_are_mirrored() -> None:
-    codec = build(model(depth={"extra_layers": [2, 0, 1]}))
+def test_layers_are_mirrored() -> None:
+    codec = build(model(depth={"layers": [2, 0, 1]}))
     kinds = [[type(layer).__name__ for layer in part.children()] for part in (codec.g_a, codec.g_s)]
     short = {"Conv2d": "C", "GDN": "N", "ResidualConv": "R"}
     forward = "".join(short[kind] for kind in kinds[0])
@@ -207,7 +207,7 @@ def test_latents_have_the_size_that_geometry_says() -> None:
     ("changes", "message"),
     [
         ({"depth": {"channels": [8, 8]}}, r"depth\.channels=\[8, 8\]: transform=conv needs 3 entries"),
-        ({"depth": {"extra_layers": [1]}}, r"depth\.extra_layers=\[1\]: transform=conv needs 3 entries"),
+        ({"depth": {"layers": [1]}}, r"depth\.layers=\[1\]: transform=conv needs 3 entries"),
         ({"transform": {"norm": "batch"}}, r"transform\.norm='batch': input should be 'gdn1' or 'gdn'"),
         (
             {"hyper_transform": {"analysis_channels": [8, 0, 8]}},

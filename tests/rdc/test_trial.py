@@ -196,7 +196,7 @@ def test_a_given_validation_set_is_used(make_trial: Any, image_sets: Any, tmp_pa
 def test_labels_are_short_and_say_what_differs(make_trial: Any) -> None:
     spec, _ = make_trial(
         model={
-            "depth": {"channels": [32, 48, 64], "latent_channels": 96, "extra_layers": [0, 1, 2]},
+            "depth": {"channels": [32, 48, 64], "latent_channels": 96, "layers": [0, 1, 2]},
             "entropy_model": {"name": "scale_hyperprior"},
         }
     )

@@ -135,8 +135,8 @@ class SyntheticSweep:
     def _plan(self, number: int) -> dict[str, Any]:
         entropy_model = ENTROPY_MODELS[number % 2]
         channels, latent_channels = WIDTHS[(number // 2) % len(WIDTHS)]
-        extra_layers = [0, 0, number // (2 * len(WIDTHS))]
-        kmac_per_px = 58.7 * (channels / 128) ** 2 * (1.03 if number % 2 else 1.0) + 2.0 * sum(extra_layers)
+        layers = [0, 0, number // (2 * len(WIDTHS))]
+        kmac_per_px = 58.7 * (channels / 128) ** 2 * (1.03 if number % 2 else 1.0) + 2.0 * sum(layers)
         bpp = 0.46 + self.random.uniform(-0.02, 0.02)
         rd_loss = (
             1.05 + 0.55 * math.exp(-kmac_per_px / 12) - 0.03 * (number % 2) + self.random.uniform(0, 0.01)
@@ -150,7 +150,7 @@ class SyntheticSweep:
                 "depth": {
                     "channels": [channels] * 3,
                     "latent_channels": latent_channels,
-                    "extra_layers": extra_layers,
+                    "layers": layers,
                 },
                 "gating": {"name": "none"},
                 "rate_control": {"name": "none"},
@@ -168,7 +168,7 @@ class SyntheticSweep:
             "curve_id": f"{0xCDE000 + number:012x}",
             "arch_id": f"{0xA0C000 + number:012x}",
             "label": f"{'ms' if number % 2 else 's'}hp-{channels}-{latent_channels}"
-            + ("+1" if extra_layers[2] else ""),
+            + ("+1" if layers[2] else ""),
             "family": f"conv/{entropy_model}/conv",
             "spec": spec,
             "started_at": self.start_t + 31.0 * (number // 2),

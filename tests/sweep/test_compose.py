@@ -26,7 +26,7 @@ POINTS = [
 ]
 BASES = [
     ["depth=n48", "entropy_model.indexing=ceil"],
-    ["+experiment=frontier", "depth.extra_layers=[1,0,0]"],
+    ["+experiment=frontier", "depth.layers=[1,0,0]"],
 ]
 
 

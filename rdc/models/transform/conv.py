@@ -26,7 +26,7 @@ class Params:
 
     def check(self, model: Any) -> None:
         """Needs exactly three widths and three layer counts."""
-        for field, values in (("channels", model.depth.channels), ("extra_layers", model.depth.extra_layers)):
+        for field, values in (("channels", model.depth.channels), ("layers", model.depth.layers)):
             if len(values) != STAGES:
                 raise UserError(
                     f"depth.{field}={list(values)}: transform=conv needs {STAGES} entries, one per stage"
@@ -40,7 +40,7 @@ def build_analysis(params: Params, depth: Depth) -> nn.Sequential:
     """
     layers: list[nn.Module] = []
     width = 3
-    for channels, extra in zip(depth.channels, depth.extra_layers, strict=True):
+    for channels, extra in zip(depth.channels, depth.layers, strict=True):
         layers += [conv(width, channels), _norm(params, channels)]
         layers += [ResidualConv(channels) for _ in range(extra)]
         width = channels
@@ -51,7 +51,7 @@ def build_synthesis(params: Params, depth: Depth) -> nn.Sequential:
     """g_s: (B, latent_channels, h, w) -> (B, 3, 16 h, 16 w); the mirror image of g_a."""
     layers: list[nn.Module] = []
     width = depth.latent_channels
-    for channels, extra in zip(reversed(depth.channels), reversed(depth.extra_layers), strict=True):
+    for channels, extra in zip(reversed(depth.channels), reversed(depth.layers), strict=True):
         layers += [deconv(width, channels)]
         layers += [ResidualConv(channels) for _ in range(extra)]
         layers += [_norm(params, channels, inverse=True)]
