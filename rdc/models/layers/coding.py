@@ -27,6 +27,7 @@ MAX_SYMBOL = 2**24  # beyond it fp32 cannot hold y_hat exactly; only a diverged 
 # A prior wider than this many symbols on one side of its median is cut; the rest uses the coder's escape.
 # Tables have 16-bit frequencies, so each entry costs at least 1/65536.
 MAX_PRIOR_REACH = 1024
+_UNUSED_CDF = [0, 2**16]
 
 
 class Tables(NamedTuple):
@@ -51,13 +52,52 @@ def decode(data: bytes, rows: np.ndarray, tables: Tables) -> np.ndarray:
     """Inverse of `encode`: int32 symbols in the shape of rows."""
     from compressai.ans import RansDecoder
 
-    picks = rows.ravel().tolist()
-    padding = [0] * max(0, MIN_SYMBOLS - len(picks))
-    # The decoder does not know where its input ends: zeros keep a forged stream from reading foreign memory.
-    # Eight bytes hold the longest escape of one symbol.
-    slack = bytes(8 * (len(picks) + MIN_SYMBOLS) + 64)
-    values = RansDecoder().decode_with_indexes(data + slack, picks + padding, *tables)
-    return np.asarray(values[: len(picks)], dtype=np.int32).reshape(rows.shape)
+    values = RansDecoder().decode_with_indexes(_with_slack(data, rows.size), rows.ravel().tolist(), *tables)
+    return np.asarray(values, dtype=np.int32).reshape(rows.shape)
+
+
+class StreamDecoder:
+    """`decode` in steps, for models in which the rows of later symbols depend on earlier symbols.
+
+    data: what `encode` gave for the symbols of all steps, concatenated in the order of decoding.
+    count: how many symbols that were.
+    """
+
+    def __init__(self, data: bytes, count: int, tables: Tables) -> None:
+        from compressai.ans import RansDecoder
+
+        self._decoder = RansDecoder()
+        self._decoder.set_stream(_with_slack(data, count))
+        self._tables = tables
+        self._left = count
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """The next symbols, read in C order: int32 in the shape of rows, which pick their tables."""
+        assert rows.size <= self._left, f"{rows.size} symbols asked for, {self._left} are left in the stream"
+        self._left -= rows.size
+        picks = rows.ravel()
+        values = self._decoder.decode_stream(picks.tolist(), *_only_used(self._tables, picks))
+        return np.asarray(values, dtype=np.int32).reshape(rows.shape)
+
+
+def _with_slack(data: bytes, count: int) -> bytes:
+    """data and enough zeros for a decoder that does not know where its input ends.
+
+    They keep a forged stream from reading foreign memory: eight bytes per symbol hold the longest escape of
+    an honest one; half a byte of data can announce an escape of seven and a half bytes.
+    """
+    return data + bytes(8 * count + 15 * len(data) + 64)
+
+
+def _only_used(tables: Tables, picks: np.ndarray) -> Tables:
+    """The same rows, with an empty distribution for those that no pick needs.
+
+    Every call of the coder converts all tables from lists, which costs more than a small step's symbols.
+    """
+    used = np.bincount(picks, minlength=len(tables.cdfs)).tolist()
+    cdfs = [cdf if n else _UNUSED_CDF for n, cdf in zip(used, tables.cdfs, strict=True)]
+    lengths = [length if n else len(_UNUSED_CDF) for n, length in zip(used, tables.lengths, strict=True)]
+    return Tables(cdfs, lengths, tables.offsets)
 
 
 def tables_of(model: Any) -> Tables:
