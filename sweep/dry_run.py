@@ -12,7 +12,7 @@ from sweep.plan import Candidate, PlannedTrial, Precision, SweepPlan, choose_dat
 from sweep.pricing import Price, PriceList, Speed, probed_speed, speed_of_finished
 from sweep.progress import duration
 from sweep.record import finished_result
-from sweep.settings import Settings
+from sweep.settings import PricingSettings, Settings
 
 _HEADS = ("trial", "architecture", "params M", "decode kFLOP/px", "training PFLOP", "expected", "state")
 
@@ -91,7 +91,15 @@ def _sums(plan: SweepPlan, priced: Sequence[tuple[PlannedTrial, Price]], speed: 
     return (
         f"{len(missing)} of {len(priced)} trials would run, {pflop:.3g} PFLOP of training: about "
         f"{duration(expected_s)} on {slots} slots,\nby the speed of {speed.origin}. "
-        "Evaluation and timing come on top."
+        f"Evaluation and timing come on top.\n{_gpu_hours(pflop, plan.settings.pricing)}"
+    )
+
+
+def _gpu_hours(pflop: float, pricing: PricingSettings) -> str:
+    hours = pflop * 1000 / (pricing.peak_tflops * pricing.utilisation) / 3600
+    return (
+        f"by operations alone: {hours:,.3g} hours of one {pricing.gpu} that reaches {pricing.utilisation:.0%} "
+        f"of {pricing.peak_tflops:g} TFLOP/s (pricing.gpu, pricing.utilisation, pricing.peak_tflops)"
     )
 
 

@@ -65,6 +65,21 @@ class ClusterSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class PricingSettings:
+    """The accelerator by whose hours `dry_run=true` prices a plan, and how much of its peak is reached."""
+
+    gpu: str
+    peak_tflops: float
+    utilisation: float
+
+    def __post_init__(self) -> None:
+        if self.peak_tflops <= 0:
+            raise UserError(f"pricing.peak_tflops={self.peak_tflops}: must be greater than 0")
+        if not 0 < self.utilisation <= 1:
+            raise UserError(f"pricing.utilisation={self.utilisation}: must be a share in (0, 1]")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SearchSettings:
     """How points are chosen from the space."""
 
@@ -73,22 +88,27 @@ class SearchSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SpaceSettings:
-    """Architectures to try: the grid of `axes` (override key -> values) and `points` (lists of overrides)."""
+    """Architectures to try: `axes` (override key -> values, every combination; a list of such mappings for
+    families that do not share their axes) and `points` (lists of overrides)."""
 
     name: str
-    axes: dict[str, list[Any]] | None
+    axes: dict[str, list[Any]] | list[dict[str, list[Any]]] | None
     points: list[list[str]] | None
 
     def __post_init__(self) -> None:
-        for key, values in (self.axes or {}).items():
+        for key, values in ((key, values) for grid in self._grids for key, values in grid.items()):
             if not values:
                 raise UserError(f"space.axes.{key}: has no values; give at least one, or remove the axis")
 
     @property
     def point_overrides(self) -> list[list[str]]:
         """One list of overrides per architecture; without axes and points the composed model alone."""
-        grid = conf.grid(self.axes) if self.axes else []
-        return [*grid, *(self.points or [])] or [[]]
+        grids = [point for grid in self._grids for point in conf.grid(grid)]
+        return [*grids, *(self.points or [])] or [[]]
+
+    @property
+    def _grids(self) -> list[dict[str, list[Any]]]:
+        return self.axes if isinstance(self.axes, list) else [self.axes] if self.axes else []
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,6 +142,7 @@ class Settings:
     space: SpaceSettings
     search: SearchSettings
     cluster: ClusterSettings
+    pricing: PricingSettings
     data: Mapping[str, Any]
 
 
@@ -141,7 +162,7 @@ class _TopLevel:
 def read_settings(config: Mapping[str, Any]) -> Settings:
     """The composed configuration, checked; UserError names the key, the value and what was expected."""
     fields = {key: value for key, value in config.items() if key not in _ELSEWHERE}
-    groups = {key: fields.pop(key, None) for key in ("budget", "space", "search", "cluster")}
+    groups = {key: fields.pop(key, None) for key in ("budget", "space", "search", "cluster", "pricing")}
     source = fields.pop("from", None)
     if source is not None and not isinstance(source, str):
         raise UserError(f"from={source!r}: must be the name of a finished sweep, or its folder")
@@ -170,6 +191,7 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
         space=space,
         search=parse(SearchSettings, groups["search"], where="search"),
         cluster=parse(ClusterSettings, groups["cluster"], where="cluster"),
+        pricing=parse(PricingSettings, groups["pricing"], where="pricing"),
         data=config.get("data") or {},
     )
 

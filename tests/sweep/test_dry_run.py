@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,9 @@ def test_trials_are_priced_and_nothing_is_started(
     assert any(line.startswith("refused: [depth.channels=[4,4]]: ") for line in lines)
     assert any(line.startswith("2 of 2 trials would run, ") for line in lines)
     assert any("by the speed of a few training steps here" in line for line in lines)
+    pflop = sum(float(row[6]) for row in rows)
+    hours = float(re.search(r"by operations alone: (\S+) hours of one A100", lines[-1]).group(1))  # type: ignore[union-attr]
+    assert hours == pytest.approx(pflop * 1e15 / (0.3 * 312e12) / 3600, rel=0.02)
     assert not (tmp_path / "runs").exists()
 
 

@@ -24,6 +24,15 @@ def test_the_space_is_its_grid_and_its_points() -> None:
     assert space.point_overrides == [["depth=n32"], ["depth=n64"], ["depth=n96"], ["model=rdc_g"]]
 
 
+def test_families_may_have_axes_of_their_own() -> None:
+    overrides = ["space.axes=[{depth:[n32,n64],transform.norm:[gdn]},{model:[rdc_g]}]"]
+    assert read_settings(conf.compose(overrides)).space.point_overrides == [
+        ["depth=n32", "transform.norm=gdn"],
+        ["depth=n64", "transform.norm=gdn"],
+        ["model=rdc_g"],
+    ]
+
+
 def test_without_a_space_the_composed_model_is_the_only_point() -> None:
     assert read_settings(conf.compose([])).space.point_overrides == [[]]
 
@@ -54,6 +63,8 @@ def test_without_a_space_the_composed_model_is_the_only_point() -> None:
         (["cluster.deadline_s=0"], "cluster.deadline_s=0.0: must be greater than 0"),
         (["cluster.timing.threads=0"], "cluster.timing.threads=0: must be at least 1"),
         (["space.axes={depth:[]}"], "space.axes.depth: has no values"),
+        (["pricing.utilisation=0"], "pricing.utilisation=0.0: must be a share in (0, 1]"),
+        (["pricing.peak_tflops=-1"], "pricing.peak_tflops=-1.0: must be greater than 0"),
         (["search.name=guess"], "search.name='guess': input should be 'grid'"),
     ],
     ids=lambda value: str(value)[:30],
