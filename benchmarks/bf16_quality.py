@@ -32,10 +32,11 @@ def trained_rd_loss(options: argparse.Namespace, precision: Any, seed: int, imag
     import torch
 
     from conf import compose
+    from rdc.configured import model_of
     from rdc.models.codec import build
     from rdc.models.layers.wavelet import start_as_wavelet
     from rdc.resume import MetricsLog
-    from rdc.spec import COMPONENT_GROUPS, RunSettings, TrialSpec, parse_model
+    from rdc.spec import RunSettings, TrialSpec
     from rdc.train import train
     from sweep.settings import read_settings
 
@@ -43,7 +44,7 @@ def trained_rd_loss(options: argparse.Namespace, precision: Any, seed: int, imag
     recipe = read_settings(config).budget.recipe
     recipe = dataclasses.replace(recipe, steps=options.steps, crop_px=CROP_PX, batch_size=BATCH)
     spec = TrialSpec(
-        model=parse_model({group: config[group] for group in (*COMPONENT_GROUPS, "depth")}),
+        model=model_of(config),
         recipe=recipe,
         precision=precision,
         lmbda=LMBDA,

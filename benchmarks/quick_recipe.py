@@ -34,9 +34,9 @@ def codec_and_images(seed: int) -> tuple[Any, Any, Any, Any]:
     import torch
 
     from conf import compose
+    from rdc.configured import model_of
     from rdc.data import PixelCache, resolve_train, split
     from rdc.models.codec import build
-    from rdc.spec import COMPONENT_GROUPS, parse_model
     from sweep.settings import read_settings
 
     widths = [
@@ -48,7 +48,7 @@ def codec_and_images(seed: int) -> tuple[Any, Any, Any, Any]:
     images = resolve_train(config["data"])
     training, validation = split(images, share=config["data"]["validation_share"])
     torch.manual_seed(seed)
-    codec = build(parse_model({group: config[group] for group in (*COMPONENT_GROUPS, "depth")}))
+    codec = build(model_of(config))
     cache_gb = config["data"]["cache_gb"]
     return codec, recipe, PixelCache(training, cache_gb=cache_gb), PixelCache(validation, cache_gb=cache_gb)
 

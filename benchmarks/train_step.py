@@ -66,12 +66,13 @@ def rdc_step(model: str, crop_px: int, batch: int, device: str, precision: str) 
     import torch
 
     from conf import compose
+    from rdc.configured import model_of
     from rdc.learner import Learner
     from rdc.models.codec import build
-    from rdc.spec import COMPONENT_GROUPS, Recipe, parse_model
+    from rdc.spec import Recipe
 
     config = compose([f"model={model}"])
-    spec = parse_model({group: config[group] for group in (*COMPONENT_GROUPS, "depth")})
+    spec = model_of(config)
     assert (*spec.depth.channels, spec.depth.latent_channels) == (*(CHANNELS,) * 3, LATENT_CHANNELS), (
         spec.depth
     )

@@ -121,17 +121,16 @@ def _describe(arguments: argparse.Namespace) -> None:
 
 def _spec(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """(ModelSpec, what a checkpoint says about itself)."""
-    from rdc.spec import COMPONENT_GROUPS, parse_model
-
     if arguments.checkpoint:
         from rdc.checkpoint import read_metadata
+        from rdc.spec import parse_model
 
         metadata = read_metadata(arguments.checkpoint)
         return parse_model(metadata["model"]), {"checkpoint": metadata["extra"]}
     from conf import compose
+    from rdc.configured import model_of
 
-    config = compose(arguments.overrides)
-    return parse_model({group: config[group] for group in (*COMPONENT_GROUPS, "depth")}), {}
+    return model_of(compose(arguments.overrides)), {}
 
 
 def _arch_id(model: Any) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import conf
+from rdc.configured import model_of
 from rdc.errors import UserError
 from rdc.result import architecture_label
-from rdc.spec import COMPONENT_GROUPS, ModelSpec, RunSettings, TrialSpec, WarmStart, parse_model, to_plain
+from rdc.spec import ModelSpec, RunSettings, TrialSpec, WarmStart, to_plain
 from sweep.settings import Settings
 
 Precision = Literal["fp32", "bf16"]
@@ -193,7 +194,7 @@ def job_payload(plan: SweepPlan, trial: PlannedTrial, *, device: str) -> dict[st
 
 def _candidate(point: tuple[str, ...], config: Mapping[str, Any]) -> Candidate:
     try:
-        model = parse_model({group: config.get(group) for group in (*COMPONENT_GROUPS, "depth")})
+        model = model_of(config)
     except UserError as error:
         return Candidate(point=point, model=None, refusal=str(error))
     return Candidate(point=point, model=model)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import conf
+from rdc.configured import MODEL_KEYS
 from rdc.errors import UserError
-from rdc.spec import COMPONENT_GROUPS, Recipe, parse
+from rdc.spec import Recipe, parse
 
-# Groups that others check: rdc.data, sweep.tracking and rdc.spec.
-_ELSEWHERE = {*COMPONENT_GROUPS, "depth", "data", "tracking"}
+# What others check: rdc.configured, rdc.data and sweep.tracking.
+_ELSEWHERE = {*MODEL_KEYS, "data", "tracking"}
 _RUN_FIELDS = (
     "precision",
     "validate_every",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from analysis import schema
-from rdc.spec import COMPONENT_GROUPS
+from rdc.configured import MODEL_KEYS
 from sweep.tracking.address import redact
 
 MAX_PARAMS = 100  # MLflow's limit for one request
@@ -98,7 +98,7 @@ def sweep_params(sweep: Mapping[str, Any]) -> dict[str, str]:
 
     The tracker's own settings stay out: its address may hold a password.
     """
-    left_out = {*COMPONENT_GROUPS, "depth", "tracking"}
+    left_out = {*MODEL_KEYS, "tracking"}
     return params({key: value for key, value in (sweep.get("config") or {}).items() if key not in left_out})
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from rdc.errors import UserError
 from rdc.models.layers.conv import conv, deconv
 from rdc.spec import Depth
+from rdc.width import scaled_widths
 
 STRIDE = 4  # positions of y per position of z, in each direction
 
@@ -39,6 +40,17 @@ class Params:
             values = getattr(self, field)
             if values is not None and min(values) < 1:
                 raise UserError(f"hyper_transform.{field}={list(values)}: every entry must be at least 1")
+
+    def scaled(self, factor: float, depth: Depth) -> Params:
+        """Widths times factor (rdc.width); those that follow the transform's stay null."""
+        widths = {
+            field: values and scaled_widths(values, factor)
+            for field, values in (
+                ("analysis_channels", self.analysis_channels),
+                ("synthesis_channels", self.synthesis_channels),
+            )
+        }
+        return dataclasses.replace(self, **widths)
 
 
 def analysis_channels(params: Params, depth: Depth) -> tuple[int, int, int]:
