@@ -144,17 +144,21 @@ def _as_text(description: dict[str, Any]) -> str:
     lines = [
         f"{description['family']}  arch_id {description['arch_id']}",
         f"image {width}x{height} px; per source pixel; parity: one dense pass of the published form,",
-        "executed: what the program runs, elementwise: bias additions and products",
+        "executed: what the program runs, elementwise: bias additions and products, activations: most bytes",
+        "alive at once besides weights, one image in fp32; serial steps: passes that wait for each other",
         "",
-        f"{'':14}{'parity':>12}{'parity':>12}{'executed':>12}{'elementwise':>13}{'params':>13}",
-        f"{'':14}{'kMAC/px':>12}{'kFLOP/px':>12}{'kFLOP/px':>12}{'kop/px':>13}",
+        f"{'':9}{'parity':>11}{'parity':>11}{'executed':>11}{'elementwise':>13}{'activations':>13}{'serial':>8}"
+        f"{'params':>13}",
+        f"{'':9}{'kMAC/px':>11}{'kFLOP/px':>11}{'kFLOP/px':>11}{'kop/px':>13}{'MB':>13}{'steps':>8}",
     ]
     for direction in ("decode", "encode"):
-        lines.append(_row(direction, description[direction]))
+        memory, steps = description["activation_bytes"][direction], description["serial_steps"][direction]
+        lines.append(_row(direction, description[direction], memory["peak"], steps["total"]))
         for part, cost in description["parts"].items():
             rates = {k.removeprefix(f"{direction}_"): v for k, v in cost.items() if k.startswith(direction)}
             if any(rates.values()):
-                lines.append(_row(f"  {part}", rates, cost["params"]))
+                used = memory["parts"][part], steps["parts"][part], cost["params"]
+                lines.append(_row(f"  {part}", rates, *used))
     params = description["params"]
     lines.append(f"parameters: {params['total']:,} (without g_a {params['total_without_g_a']:,})")
     if "checkpoint" in description:
@@ -162,10 +166,11 @@ def _as_text(description: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _row(name: str, rates: dict[str, float], params: int | None = None) -> str:
+def _row(name: str, rates: dict[str, float], memory: int, steps: int, params: int | None = None) -> str:
     columns = ("parity_kmac_per_px", "parity_kflop_per_px", "executed_kflop_per_px")
-    cells = "".join(f"{rates[column]:12.3f}" for column in columns)
-    return f"{name:14}{cells}{rates['elementwise_kop_per_px']:13.3f}" + (f"{params:13,}" if params else "")
+    cells = "".join(f"{rates[column]:11.3f}" for column in columns)
+    cells += f"{rates['elementwise_kop_per_px']:13.3f}{memory / 1e6:13.1f}{steps:8,}"
+    return f"{name:9}{cells}" + (f"{params:13,}" if params else "")
 
 
 def _load(checkpoint: Path) -> tuple[Any, dict[str, Any]]:

@@ -7,6 +7,9 @@ parity       multiply-accumulates of convolutions, linear layers and matrix prod
 executed     the same for what `compress` and `decompress` really run.
 elementwise  bias additions and elementwise products (GDN, gates), one operation per output element.
 
+Beside them: activation memory (rdc.activations) of the executed graph for one image in fp32, and serial
+steps, the passes of networks that must wait for each other.
+
 An operator that is neither counted nor known to be free of multiply-accumulates is an error by name, and so
 is one that should count but counts zero.
 """
@@ -26,6 +29,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from rdc.activations import LiveBytes
 from rdc.errors import UserError
 from rdc.models.codec import Codec, build
 from rdc.models.layers.gdn import LowerBound
@@ -84,11 +88,15 @@ class Complexity:
     """Operations of a whole image, per part, direction and count.
 
     params: parameters per part. operations[direction][count][part]: FLOP for parity and executed (2 per MAC).
+    activation_bytes[direction][part]: peak while the part runs, of what the whole program keeps alive.
+    serial_steps[direction][part]: passes that must run one after another.
     """
 
     image_px: tuple[int, int]
     params: dict[str, int]
     operations: dict[str, dict[str, dict[str, int]]]
+    activation_bytes: dict[str, dict[str, int]]
+    serial_steps: dict[str, dict[str, int]]
 
     def kmac_per_px(self, direction: Direction, count: str = "parity") -> float:
         """Thousand multiply-accumulates per source pixel."""
@@ -115,6 +123,14 @@ class Complexity:
                 "total_without_g_a": sum(n for part, n in self.params.items() if part != "g_a"),
             },
             "parts": parts,
+            "activation_bytes": {
+                direction: {"peak": max(by_part.values()), "parts": by_part}
+                for direction, by_part in self.activation_bytes.items()
+            },
+            "serial_steps": {
+                direction: {"total": sum(by_part.values()), "parts": by_part}
+                for direction, by_part in self.serial_steps.items()
+            },
         }
 
     @property
@@ -143,7 +159,9 @@ def measure(model: Codec | ModelSpec, height_px: int = HEIGHT_PX, width_px: int 
     total = sum(p.numel() for p in codec.parameters())
     assert sum(params.values()) == total, f"parts hold {sum(params.values())} of {total} parameters"
     x = torch.empty(1, 3, height_px, width_px, device="meta")
-    operations: dict[str, dict[str, dict[str, int]]] = {"encode": {}, "decode": {}}
+    operations: dict[str, dict[str, dict[str, int]]] = {}
+    activation_bytes: dict[str, dict[str, int]] = {}
+    serial_steps: dict[str, dict[str, int]] = {}
     with torch.no_grad():
         y, z = codec.encoder_networks(x)
         passes: dict[str, Callable[[], Any]] = {
@@ -159,7 +177,18 @@ def measure(model: Codec | ModelSpec, height_px: int = HEIGHT_PX, width_px: int 
                 "executed": executed.flop,
                 "elementwise": executed.elementwise,
             }
-    return Complexity((height_px, width_px), params, operations)
+            activation_bytes[direction] = executed.activation_bytes
+            # Encoding waits too: how a symbol is rounded depends on the symbols before it.
+            steps = {"context": _context_steps(codec, *y.shape[-2:])}
+            serial_steps[direction] = {
+                part: steps.get(part, 1) if executed.flop[part] else 0 for part in codec.parts()
+            }
+    return Complexity((height_px, width_px), params, operations, activation_bytes, serial_steps)
+
+
+def _context_steps(codec: Codec, height: int, width: int) -> int:
+    steps = getattr(codec.entropy_model, "serial_steps", None)
+    return int(steps(height, width)) if steps else 1
 
 
 def on_meta(spec: ModelSpec) -> Codec:
@@ -170,10 +199,11 @@ def on_meta(spec: ModelSpec) -> Codec:
 
 
 class Counted(NamedTuple):
-    """Per part: FLOP (2 per MAC), and elementwise operations."""
+    """Per part: FLOP (2 per MAC), elementwise operations, and bytes alive while it runs, at most."""
 
     flop: dict[str, int]
     elementwise: dict[str, int]
+    activation_bytes: dict[str, int]
 
 
 def count(run: Callable[[], Any], parts: Mapping[str, nn.Module], *, rest: str = "prior") -> Counted:
@@ -183,23 +213,32 @@ def count(run: Callable[[], Any], parts: Mapping[str, nn.Module], *, rest: str =
     """
     with (
         FlopCounterMode(display=False) as counter,
-        _Watch(counter, rest) as watch,
+        _Watch(counter, rest, LiveBytes(_state(parts))) as watch,
         contextlib.ExitStack() as stack,
     ):
         for name, module in parts.items():
             stack.enter_context(watch.attribute(name, module))
         run()
     names = {*parts, rest}
-    return Counted({n: watch.flop[n] for n in names}, {n: watch.elementwise[n] for n in names})
+    return Counted(*({n: found[n] for n in names} for found in (watch.flop, watch.elementwise, watch.alive)))
+
+
+def _state(parts: Mapping[str, nn.Module]) -> Iterator[Tensor]:
+    """Parameters and buffers."""
+    for part in parts.values():
+        yield from part.parameters()
+        yield from part.buffers()
 
 
 class _Watch(TorchDispatchMode):
     """Sees every operator before torch's counter does, and compares what the counter makes of it."""
 
-    def __init__(self, counter: FlopCounterMode, rest: str) -> None:
+    def __init__(self, counter: FlopCounterMode, rest: str, live: LiveBytes) -> None:
         super().__init__()
         self.flop: dict[str, int] = defaultdict(int)
         self.elementwise: dict[str, int] = defaultdict(int)
+        self.alive: dict[str, int] = defaultdict(int)
+        self._live = live
         self._counter = counter
         self._parts = [rest]
 
@@ -222,6 +261,8 @@ class _Watch(TorchDispatchMode):
         flop = self._counter.get_total_flops() - before
         self.flop[self._parts[-1]] += flop
         self.elementwise[self._parts[-1]] += _elementwise(func, args, out)
+        self._live.saw((args, kwargs, out))
+        self.alive[self._parts[-1]] = max(self.alive[self._parts[-1]], self._live.now)
         if not flop:
             _check_free(func, out)
         return out
