@@ -98,7 +98,7 @@ def _sums(plan: SweepPlan, priced: Sequence[tuple[PlannedTrial, Price]], speed: 
 def _gpu_hours(pflop: float, pricing: PricingSettings) -> str:
     hours = pflop * 1000 / (pricing.peak_tflops * pricing.utilisation) / 3600
     return (
-        f"by operations alone: {hours:,.3g} hours of one {pricing.gpu} that reaches {pricing.utilisation:.0%} "
+        f"by operations alone: {hours:,.3g} hours of one {pricing.gpu} reaching {pricing.utilisation:.0%} "
         f"of {pricing.peak_tflops:g} TFLOP/s (pricing.gpu, pricing.utilisation, pricing.peak_tflops)"
     )
 
