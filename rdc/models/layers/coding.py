@@ -140,6 +140,16 @@ def scale_levels() -> tuple[float, ...]:
 
 
 @functools.cache
+def scale_bounds(indexing: str) -> Tensor:
+    """Where one Gaussian table ends and the next begins: fp32, for torch.bucketize of scales.
+
+    indexing: nearest (in log scale) or ceil (the next larger level).
+    """
+    levels = torch.tensor(scale_levels(), dtype=torch.float64)
+    return (levels[:-1] if indexing == "ceil" else (levels[:-1] * levels[1:]).sqrt()).float()
+
+
+@functools.cache
 def _gaussian_tables() -> dict[str, Tensor]:
     from compressai.entropy_models import GaussianConditional
 
