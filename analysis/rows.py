@@ -54,8 +54,14 @@ def check_result(result: Mapping[str, Any]) -> None:
 
 
 def budget_id(result: Mapping[str, Any]) -> str:
-    """Hash of what makes trainings comparable: recipe, precision, training images, warm start or not."""
+    """Hash of what makes trainings comparable: recipe, precision, training images, warm start or not.
+
+    Weights trained elsewhere, by unknown budgets, form a group of their own.
+    """
     spec = result["spec"]
+    weights = spec.get("weights")
+    if weights is not None:
+        return hashlib.sha256(json.dumps(["external", weights.get("source")]).encode()).hexdigest()[:8]
     warm = spec.get("warm_start") is not None
     content = [spec.get("recipe"), spec.get("precision"), spec.get("train_data"), warm]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]

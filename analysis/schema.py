@@ -234,6 +234,10 @@ _TRAINING = (
         "warm_start", "spec.warm_start.spec_id",
         "Trial whose weights this one started from; empty if none.",
     ),
+    _text(
+        "weights_sha256", "spec.weights.checkpoint_sha256",
+        "SHA-256 of the checkpoint whose weights were measured untrained; empty where trained here.",
+    ),
     _text("train_device", "training.device", "Device that trained."),
     _number("train_wall_s", "s", "low", "training.wall_s", "cost/train_wall_s", "Wall time of training."),
     _number(

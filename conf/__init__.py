@@ -22,7 +22,7 @@ _WORDS_WITH_A_MEANING = ("true", "false", "null", "nan", "inf")
 
 # What a point of a space may choose: the groups that compose a model, presets of them, and values of its own.
 MODEL_GROUPS = ("transform", "entropy_model", "hyper_transform", "depth", "gating", "rate_control", "model")
-MODEL_KEYS = (*MODEL_GROUPS, "width")
+MODEL_KEYS = (*MODEL_GROUPS, "width", "compressai")
 
 
 def compose(overrides: Sequence[str] = (), config_name: str = "config") -> dict[str, Any]:

@@ -30,8 +30,10 @@ _COMPRESSAI_NAMES = (
     (re.compile(r"^(entropy_bottleneck)\._bias(\d+)$"), r"\1.biases.\2"),
     (re.compile(r"^(entropy_bottleneck)\._factor(\d+)$"), r"\1.factors.\2"),
     (re.compile(r"^(h_a|h_s|entropy_bottleneck|gaussian_conditional)\."), r"entropy_model.\1."),
+    (re.compile(r"^(context_prediction|entropy_parameters)\."), r"entropy_model.context.\1."),
 )
-_COMPRESSAI_CONSTANTS = re.compile(r"\.(beta|gamma)_reparam\.")  # GDN's bounds, constants of the layer here
+# Bounds of GDN and the mask of the context: constants of the layers here.
+_COMPRESSAI_CONSTANTS = re.compile(r"\.(beta|gamma)_reparam\.|(^|\.)context_prediction\.mask$")
 
 
 def save_model(path: str | Path, codec: Codec, *, extra: Mapping[str, Any]) -> str:
@@ -108,22 +110,34 @@ def model_hash(model: Codec | str | Path) -> bytes:
 
 
 def load_compressai_state_dict(codec: Codec, state_dict: Mapping[str, Tensor]) -> None:
-    """Load weights (and coding tables, where present) of CompressAI's ScaleHyperprior or MeanScaleHyperprior.
+    """Load weights (and coding tables, where present) of CompressAI's models.
 
-    The codec must have the same widths, norm=gdn, four prior filters of 3, and the matching activation:
-    presets model=scale_hyperprior and model=mean_scale_hyperprior.
+    ScaleHyperprior, MeanScaleHyperprior and JointAutoregressiveHierarchicalPriors fit a codec with the same
+    widths, norm=gdn, four prior filters of 3, and the matching activation: presets model=scale_hyperprior,
+    model=mean_scale_hyperprior and model=joint_autoregressive.
     """
+    _load(codec, compressai_names(state_dict), name="the CompressAI state dict")
+    codec.update()
+
+
+def compressai_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of CompressAI, of whatever release, under the names of ours."""
     renamed = {}
     for name, tensor in state_dict.items():
         if not _COMPRESSAI_CONSTANTS.search(name):
             for pattern, ours in _COMPRESSAI_NAMES:
                 name = pattern.sub(ours, name)
             renamed[name] = tensor
-    _load(codec, renamed, name="the CompressAI state dict")
-    codec.update()
+    return renamed
 
 
 def _load(codec: Codec, tensors: Mapping[str, Tensor], *, name: str) -> None:
+    check_fit(codec, tensors, name=name)
+    codec.load_state_dict(tensors)
+
+
+def check_fit(codec: Codec, tensors: Mapping[str, Tensor], *, name: str) -> None:
+    """UserError unless names and shapes are those of this architecture; tables may have any size."""
     own = codec.state_dict()
     problems = [f"{key} is missing" for key in own if key not in tensors]
     problems += [f"{key} is not part of this model" for key in tensors if key not in own]
@@ -138,7 +152,6 @@ def _load(codec: Codec, tensors: Mapping[str, Tensor], *, name: str) -> None:
             f"{codec.spec.depth.latent_channels} latent channels: {problems[0]}"
             + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
         )
-    codec.load_state_dict(tensors)
 
 
 def _one_line(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rdc.errors import UserError
 from rdc.files import read_json
-from rdc.spec import ModelSpec, Recipe
+from rdc.spec import ModelSpec, Recipe, TrialSpec
 
 SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
@@ -48,6 +48,13 @@ def architecture_label(model: ModelSpec) -> str:
     if model.hyper_transform.name != "conv":
         parts.append(f"{model.hyper_transform.name}-hyper")
     return " ".join(parts)
+
+
+def trial_label(spec: TrialSpec) -> str:
+    """What a trial is called: its architecture, or whose weights it measures."""
+    if spec.weights is not None:
+        return f"{spec.weights.source} {spec.weights.name}-{spec.weights.quality}"
+    return architecture_label(spec.model)
 
 
 def shares_of_paper(recipe: Recipe) -> dict[str, float]:

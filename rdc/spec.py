@@ -110,10 +110,24 @@ class WarmStart:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ExternalWeights:
+    """Weights that were trained elsewhere, with a budget that is not known here. Such a trial trains nothing.
+
+    name, quality: what the file was said to hold, and does hold as far as its shapes tell (rdc.zoo).
+    """
+
+    source: Literal["compressai"]
+    name: str
+    quality: int
+    checkpoint_sha256: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class TrialSpec:
     """Everything that decides a trial's numbers. Paths, worker counts and devices are in RunSettings.
 
     train_data, eval_data: content hashes of the image sets (rdc.data.ImageSet.content_hash).
+    weights: measured as they are; the recipe, the seed and the training images then change nothing.
     """
 
     model: ModelSpec
@@ -124,8 +138,11 @@ class TrialSpec:
     train_data: str
     eval_data: str
     warm_start: WarmStart | None = None
+    weights: ExternalWeights | None = None
 
     def __post_init__(self) -> None:
+        if self.weights is not None and self.warm_start is not None:
+            raise UserError("weights and warm_start: a trial measures the one or trains from the other")
         if not self.lmbda > 0:
             raise UserError(f"lmbda={self.lmbda}: must be greater than 0")
         if self.seed < 0:
@@ -138,6 +155,9 @@ class TrialSpec:
     @property
     def curve_id(self) -> str:
         """Trials that differ only in lmbda and seed share it: the points of one RD curve."""
+        if self.weights is not None:
+            origin = [self.weights.source, self.weights.name]
+            return _short_hash(["curve", self.arch_id, "external", origin, self.precision])
         warm = self.warm_start.spec_id if self.warm_start else None
         return _short_hash(
             ["curve", self.arch_id, canonical(self.recipe), self.precision, self.train_data, warm]
@@ -145,8 +165,9 @@ class TrialSpec:
 
     @property
     def spec_id(self) -> str:
-        warm = canonical(self.warm_start) if self.warm_start else None
-        return _short_hash(["spec", self.curve_id, self.lmbda, self.seed, self.eval_data, warm])
+        given = self.warm_start or self.weights
+        start = canonical(given) if given else None
+        return _short_hash(["spec", self.curve_id, self.lmbda, self.seed, self.eval_data, start])
 
     def to_dict(self) -> dict[str, Any]:
         """The full spec as JSON types, defaults included; `parse_trial` reads it back."""
@@ -160,6 +181,7 @@ class RunSettings:
     folder: the trial's own folder. train_manifest, validation_manifest, eval_manifest: files of rdc.data's
     ImageSet; without a validation set, a part of the training images is held out.
     fresh_decode_images: how many evaluation bitstreams a newly started interpreter decodes; -1 for all.
+    warm_start_checkpoint: file of the weights that the trial starts from, or that it measures untrained.
     """
 
     folder: str
@@ -216,6 +238,9 @@ def parse_trial(config: Mapping[str, Any]) -> TrialSpec:
     recipe = parse(Recipe, fields.pop("recipe"), where="budget")
     warm = fields.pop("warm_start", None)
     warm_start = parse(WarmStart, warm, where="warm_start") if warm else None
+    weights = fields.pop("weights", None)
+    if weights is not None:
+        fields["weights"] = parse(ExternalWeights, weights, where="weights")
     unknown = set(fields) - {f.name for f in dataclasses.fields(TrialSpec)}
     if unknown:
         raise UserError(f"trial spec has unknown keys: {', '.join(sorted(unknown))}")
@@ -232,7 +257,7 @@ def parse(cls: type[T], config: Any, *, where: str) -> T:
 
 def prepare() -> None:
     """Import every component and build all validators, for a process that will fork many that need them."""
-    classes: list[type[Any]] = [Depth, Recipe, WarmStart, RunSettings]
+    classes: list[type[Any]] = [Depth, Recipe, WarmStart, ExternalWeights, RunSettings]
     classes += [
         component(group, name).Params for group in COMPONENT_GROUPS for name in component_names(group)
     ]

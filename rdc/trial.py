@@ -29,14 +29,15 @@ from rdc.models.layers.wavelet import start_as_wavelet
 from rdc.result import (
     RESULT_FILE,
     SCHEMA_VERSION,
-    architecture_label,
     read_any,
     read_finished,
     shares_of_paper,
+    trial_label,
 )
 from rdc.resume import MetricsLog, ResumePoint, drop_resume, open_resume
 from rdc.spec import RunSettings, TrialSpec, parse, parse_trial, to_plain
 from rdc.train import TrainLog, Validation, rd_loss_slope, train, validate, write_validation
+from rdc.zoo import load_external
 
 _log = logging.getLogger(__name__)
 
@@ -97,23 +98,8 @@ class _Trial:
             PixelCache(images, cache_gb=self.run_settings.cache_gb)
             for images in (train_set, validation_set, eval_set)
         )
-        self._phase("train")
-        started_at = time.time()
-        codec = self._build()
-        log = train(
-            codec,
-            self.spec,
-            self.run_settings,
-            crops=crops,
-            validation=validation_images,
-            metrics=self.metrics,
-            resume=resume,
-        )
-        codec.update(force=True, update_quantiles=True)
-        validation = validate(codec, validation_images, self.spec.lmbda)
-        write_validation(self.metrics, log.steps, validation)
-        training = self._training(log, validation, started_at)
-        self._save(codec, log)
+        codec, training = self._train(crops, validation_images, resume)
+        self._save(codec, training)
         self._phase("evaluate")
         evaluation = evaluate(
             codec,
@@ -137,13 +123,36 @@ class _Trial:
             },
             "complexity": measure(codec.spec).to_dict(),
             "data": {
-                "train": train_set.to_result(),
+                "train": None if self.spec.weights is not None else train_set.to_result(),
                 "validation": validation_set.to_result(),
                 "eval": eval_set.to_result(),
             },
             "environment": environment(self.device),
             "error": _mismatch(evaluation, difference),
         }
+
+    def _train(
+        self, crops: PixelCache, validation_images: PixelCache, resume: ResumePoint | None
+    ) -> tuple[Codec, dict[str, Any]]:
+        """(codec with its tables, the result's section on training)."""
+        self._phase("train")
+        started_at = time.time()
+        codec = self._build()
+        if self.spec.weights is not None:
+            return codec, self._trained_elsewhere(codec, validation_images)
+        log = train(
+            codec,
+            self.spec,
+            self.run_settings,
+            crops=crops,
+            validation=validation_images,
+            metrics=self.metrics,
+            resume=resume,
+        )
+        codec.update(force=True, update_quantiles=True)
+        validation = validate(codec, validation_images, self.spec.lmbda)
+        write_validation(self.metrics, log.steps, validation)
+        return codec, self._training(log, validation, started_at)
 
     def _open_resume(self) -> ResumePoint | None:
         point, damage = open_resume(self.folder, spec_id=self.spec.spec_id, device=self.device)
@@ -175,24 +184,30 @@ class _Trial:
     def _build(self) -> Codec:
         torch.manual_seed(self.spec.seed)
         codec = build(self.spec.model)
+        warm_start, path = self.spec.warm_start, self.run_settings.warm_start_checkpoint
+        if self.spec.weights is not None:
+            if path is None:
+                raise UserError("run.warm_start_checkpoint is missing: the trial measures given weights")
+            load_external(codec, self.spec.weights, path)
+            return codec.to(self.device).eval()
         if self.spec.recipe.initialisation == "wavelet":
             start_as_wavelet(codec)
-        warm_start, path = self.spec.warm_start, self.run_settings.warm_start_checkpoint
         if warm_start is not None:
             if path is None:
                 raise UserError("run.warm_start_checkpoint is missing: the trial starts from trained weights")
             _load_warm_start(codec, Path(path), sha256=warm_start.checkpoint_sha256)
         return codec.to(self.device)
 
-    def _save(self, codec: Codec, log: TrainLog) -> None:
+    def _save(self, codec: Codec, training: Mapping[str, Any]) -> None:
         spec = self.spec
         extra = {
             "spec_id": spec.spec_id,
             "lmbda": spec.lmbda,
             "precision": spec.precision,
-            "budget": self.run_settings.budget_name,
-            "steps": log.steps,
-            "train_data": spec.train_data,
+            "budget": training["budget"],
+            "steps": training["steps"],
+            "train_data": spec.train_data if spec.weights is None else None,
+            **({"weights": to_plain(spec.weights)} if spec.weights is not None else {}),
         }
         save_model(self.folder / MODEL_FILE, codec, extra=extra)
 
@@ -235,6 +250,23 @@ class _Trial:
             "peak_memory_mb": _peak_memory_mb(self.device),
         }
 
+    def _trained_elsewhere(self, codec: Codec, validation_images: PixelCache) -> dict[str, Any]:
+        """What is known of weights that came from outside: nothing but what they do."""
+        started_at = time.time()
+        validation = validate(codec, validation_images, self.spec.lmbda)
+        return {
+            "budget": "external",
+            "steps": None,
+            "weights": to_plain(self.spec.weights),
+            "started_at": round(started_at, 3),
+            "ended_at": round(time.time(), 3),
+            "node": node_hash(),
+            "device": None,
+            "precision": self.spec.precision,
+            "val_rd_loss": validation.rd_loss,
+            "val_images": validation.images,
+        }
+
 
 def _identity(spec: TrialSpec) -> dict[str, Any]:
     return {
@@ -242,7 +274,7 @@ def _identity(spec: TrialSpec) -> dict[str, Any]:
         "spec_id": spec.spec_id,
         "curve_id": spec.curve_id,
         "arch_id": spec.arch_id,
-        "label": architecture_label(spec.model),
+        "label": trial_label(spec),
         "family": spec.model.family,
         "spec": spec.to_dict(),
         "warm_start": to_plain(spec.warm_start),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,9 +24,9 @@ def show_dry_run(config: Mapping[str, Any], settings: Settings, candidates: Sequ
     precision, why = _precision(settings)
     plan = make_plan(config, settings, candidates, data, precision)
     prices = PriceList()
-    priced = [(trial, prices.price(trial.spec.model, trial.spec.recipe)) for trial in plan.trials]
+    priced = [(trial, _price(prices, trial)) for trial in plan.trials]
     recipe = settings.budget.recipe
-    models = [trial.spec.model for trial in plan.trials]
+    models = [trial.spec.model for trial in plan.trials if trial.spec.weights is None]
     speed = speed_of_finished(plan.trials) or probed_speed(models, prices, recipe, precision)
     share = shares_of_paper(recipe)["percent_of_paper_steps"]
     steps = f"{recipe.steps:,} steps of {recipe.batch_size} crops of {recipe.crop_px} px"
@@ -43,6 +44,11 @@ def show_dry_run(config: Mapping[str, Any], settings: Settings, candidates: Sequ
     for note in plan.notes:
         print(note)
     print(_sums(plan, priced, speed))
+
+
+def _price(prices: PriceList, trial: PlannedTrial) -> Price:
+    price = prices.price(trial.spec.model, trial.spec.recipe)
+    return price if trial.spec.weights is None else dataclasses.replace(price, training_px=0)
 
 
 def _precision(settings: Settings) -> tuple[Precision, str]:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import conf
-from rdc.configured import model_of
+from rdc.configured import model_of, zoo_of
 from rdc.errors import UserError
-from rdc.result import architecture_label
-from rdc.spec import ModelSpec, RunSettings, TrialSpec, WarmStart, to_plain
+from rdc.result import trial_label
+from rdc.spec import ExternalWeights, ModelSpec, RunSettings, TrialSpec, WarmStart, to_plain
+from rdc.zoo import external_weights
 from sweep.settings import Settings
 
 Precision = Literal["fp32", "bf16"]
@@ -24,7 +25,8 @@ DATA_FILES = {"train": "data_train.json", "validation": "data_val.json", "evalua
 class Candidate:
     """One architecture that the space asks for. point: the overrides that chose it.
 
-    refusal: why it cannot be built; then model is None. warm_start, checkpoint: weights it starts from.
+    refusal: why it cannot be built; then model is None. warm_start: weights it starts from. weights: those it
+    has, trained elsewhere at lmbda. checkpoint: the file of either.
     """
 
     point: tuple[str, ...]
@@ -32,6 +34,8 @@ class Candidate:
     refusal: str | None = None
     warm_start: WarmStart | None = None
     checkpoint: str | None = None
+    weights: ExternalWeights | None = None
+    lmbda: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +63,7 @@ class PlannedTrial:
 
     @property
     def label(self) -> str:
-        return architecture_label(self.spec.model)
+        return trial_label(self.spec)
 
     def to_dict(self) -> dict[str, Any]:
         """The trial's entry in sweep.json."""
@@ -165,12 +169,16 @@ def make_plan(
     data: DataSets,
     precision: Precision,
 ) -> SweepPlan:
-    """Every possible candidate at every lmbda and seed; trials of equal spec_id are one trial."""
+    """Every possible candidate at every lmbda and seed; trials of equal spec_id are one trial.
+
+    Weights from elsewhere are measured once, at the lmbda that they were trained with.
+    """
     trials: dict[str, PlannedTrial] = {}
     duplicates = 0
     for candidate in candidates:
-        for lmbda in settings.lmbdas:
-            for seed in settings.seeds:
+        external = candidate.lmbda is not None
+        for lmbda in settings.lmbdas if candidate.lmbda is None else (candidate.lmbda,):
+            for seed in (0,) if external else settings.seeds:
                 if candidate.model is None:
                     continue
                 trial = _trial(settings, candidate, candidate.model, data, precision, lmbda, seed)
@@ -194,10 +202,14 @@ def job_payload(plan: SweepPlan, trial: PlannedTrial, *, device: str) -> dict[st
 
 def _candidate(point: tuple[str, ...], config: Mapping[str, Any]) -> Candidate:
     try:
-        model = model_of(config)
+        model, zoo = model_of(config), zoo_of(config)
+        weights = external_weights(zoo, model) if zoo else None
     except UserError as error:
         return Candidate(point=point, model=None, refusal=str(error))
-    return Candidate(point=point, model=model)
+    if zoo is None or weights is None:
+        return Candidate(point=point, model=model)
+    checkpoint = str(Path(str(zoo.checkpoint)).expanduser().resolve())
+    return Candidate(point=point, model=model, weights=weights, checkpoint=checkpoint, lmbda=zoo.trade_off)
 
 
 def _trial(
@@ -212,12 +224,13 @@ def _trial(
     spec = TrialSpec(
         model=model,
         recipe=settings.budget.recipe,
-        precision=precision,
+        precision=precision if candidate.weights is None else "fp32",
         lmbda=lmbda,
         seed=seed,
         train_data=data.train.content_hash,
         eval_data=data.evaluation.content_hash,
         warm_start=candidate.warm_start,
+        weights=candidate.weights,
     )
     folder = settings.folder / "trials" / spec.spec_id
     return PlannedTrial(spec=spec, folder=folder, point=candidate.point, checkpoint=candidate.checkpoint)

@@ -107,6 +107,8 @@ def probed_speed(
     models: Sequence[ModelSpec], prices: PriceList, recipe: Recipe, precision: Precision
 ) -> Speed:
     """From a few training steps of the cheapest, the middle and the dearest model, on one thread; seconds."""
+    if not models:
+        return Speed(s_per_px=0.0, s_per_kflop=0.0, origin="none: nothing is to be trained")
     by_price = sorted(dict.fromkeys(models), key=lambda m: prices.price(m, recipe).training_kflop_per_px)
     places = np.linspace(0, len(by_price) - 1, min(_PROBED_MODELS, len(by_price))).round()
     found = []

@@ -15,7 +15,7 @@ from typing import Any
 
 from rdc.errors import UserError
 from rdc.files import atomic_write_json, read_json
-from rdc.result import RESULT_FILE, SCHEMA_VERSION, architecture_label, read_any, read_finished
+from rdc.result import RESULT_FILE, SCHEMA_VERSION, read_any, read_finished, trial_label
 from rdc.spec import TrialSpec, to_plain
 from sweep.jobs import JobError
 from sweep.plan import PlannedTrial, SweepPlan
@@ -116,7 +116,7 @@ def _failed(spec: TrialSpec, error: JobError, *, attempt: int) -> dict[str, Any]
         "spec_id": spec.spec_id,
         "curve_id": spec.curve_id,
         "arch_id": spec.arch_id,
-        "label": architecture_label(spec.model),
+        "label": trial_label(spec),
         "family": spec.model.family,
         "spec": spec.to_dict(),
         "warm_start": to_plain(spec.warm_start),
