@@ -179,16 +179,11 @@ def measure(model: Codec | ModelSpec, height_px: int = HEIGHT_PX, width_px: int 
             }
             activation_bytes[direction] = executed.activation_bytes
             # Encoding waits too: how a symbol is rounded depends on the symbols before it.
-            steps = {"context": _context_steps(codec, *y.shape[-2:])}
+            steps = {"context": int(codec.entropy_model.serial_steps(*y.shape[-2:]))}
             serial_steps[direction] = {
                 part: steps.get(part, 1) if executed.flop[part] else 0 for part in codec.parts()
             }
     return Complexity((height_px, width_px), params, operations, activation_bytes, serial_steps)
-
-
-def _context_steps(codec: Codec, height: int, width: int) -> int:
-    steps = getattr(codec.entropy_model, "serial_steps", None)
-    return int(steps(height, width)) if steps else 1
 
 
 def on_meta(spec: ModelSpec) -> Codec:

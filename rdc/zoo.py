@@ -91,6 +91,26 @@ def _balle(entropy_model: str, activation: str) -> Callable[[int, int], Groups]:
     return make
 
 
+def _cheng2020(*, attention: bool) -> Callable[[int, int], Groups]:
+    def make(channels: int, latent_channels: int) -> Groups:
+        return {
+            "transform": {"name": "cheng2020", "attention": attention},
+            "hyper_transform": {"name": "cheng2020"},
+            "entropy_model": _entropy_model("joint_autoregressive"),
+        }
+
+    return make
+
+
+def _elic(channels: int, latent_channels: int) -> Groups:
+    return {
+        "transform": {"name": "elic", "attention_relu": True},
+        "hyper_transform": {"name": "conv", "synthesis_channels": [channels, channels * 3 // 2]},
+        "entropy_model": _entropy_model("space_channel"),
+        "depth": {"channels": [channels] * 3, "latent_channels": latent_channels, "layers": [3, 3, 3]},
+    }
+
+
 def _entropy_model(name: str) -> Groups:
     # Its training noise, its prior, and its index rule: the same bytes come out.
     return {"name": name, "quantiser": "noise", "indexing": "ceil", "prior_filters": [3, 3, 3, 3]}
@@ -107,6 +127,14 @@ ARCHITECTURES = {
         _balle("joint_autoregressive", "leaky_relu"), range(1, 5), range(5, 9), ((192, 192), (192, 320))
     ),
 }
+
+for _name, _attention in (("cheng2020-anchor", False), ("cheng2020-attn", True)):
+    ARCHITECTURES[_name] = Architecture(
+        _cheng2020(attention=_attention), range(1, 4), range(4, 7), ((128, 128), (192, 192))
+    )
+
+# Not in its zoo: one of its models, and one size for every rate.
+ARCHITECTURES["elic2022-official"] = Architecture(_elic, range(0), range(1, 9), ((192, 320), (192, 320)))
 
 _NO_HYPER = "it has no hyper-latent, which every entropy model here codes"
 _LEFT_OUT = {"bmshj2018-factorized": _NO_HYPER, "bmshj2018-factorized-relu": _NO_HYPER}
@@ -162,11 +190,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _fits(model: ModelSpec, state_dict: Mapping[str, Any]) -> bool:
-    from rdc.checkpoint import check_fit, compressai_names
+    from rdc.checkpoint import check_fit, compressai_names, turned_convolutions
     from rdc.complexity import on_meta
 
+    codec = on_meta(model)
     try:
-        check_fit(on_meta(model), compressai_names(state_dict), name="")
+        check_fit(codec, turned_convolutions(compressai_names(state_dict), codec.state_dict()), name="")
     except UserError:
         return False
     return True
