@@ -7,7 +7,9 @@ it. Everything stays trainable; nothing is taken from data.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -47,9 +49,36 @@ class Band(NamedTuple):
     filter: int = 0
 
 
+class Resampler(Protocol):
+    """A layer of stride 2, or up by 2, that a level of the pyramid can be written to."""
+
+    @property
+    def out_channels(self) -> int: ...
+
+    def write_filters(self, taps: Tensor, *, spread: float, spare: float) -> None:
+        """taps: (bands, sources, 2, 2), from sources to bands on the way down, from bands to sources up.
+
+        spread: expected Euclidean norm over the channels of what comes in. spare: factor on the random
+        weights of channels without a band.
+        """
+
+    def offset(self, values: Tensor) -> None:
+        """Add values to the first channels of what the layer makes."""
+
+    def amplify(self, factor: float) -> None:
+        """Multiply what the layer makes."""
+
+    def attenuate(self, factor: float) -> None:
+        """Divide what the layer makes."""
+
+
 @torch.no_grad()
 def start_as_wavelet(codec: Codec) -> None:
-    """Overwrite the random weights of g_a and g_s, and the scales that the entropy model starts from."""
+    """Overwrite the random weights of g_a and g_s, and the scales that the entropy model starts from.
+
+    What lies between the strided layers of a transform starts as a multiple of the identity: layers with a
+    method `start_linear`, which returns the factor, and GDN.
+    """
     name = codec.spec.transform.name
     transform = component("transform", name)
     if not hasattr(transform, "strided_layers"):
@@ -57,35 +86,77 @@ def start_as_wavelet(codec: Codec) -> None:
             f"budget.initialisation=wavelet: transform={name} has no strided 5x5 layers to start from; "
             "use budget.initialisation=random"
         )
-    for part in (codec.g_a, codec.g_s):
-        for layer in part.modules():
-            if isinstance(layer, GDN):
-                layer.gamma.copy_((GDN_GAMMA * torch.eye(len(layer.gamma)) + PEDESTAL).sqrt())
-    bands = _write_pyramid(*transform.strided_layers(codec.g_a, codec.g_s))
+    reserved = getattr(transform, "RESERVED_CHANNELS", 0)
+    downs, ups = (
+        [_Strided(layer, reserved) if isinstance(layer, nn.Module) else layer for layer in layers]
+        for layers in transform.strided_layers(codec.g_a, codec.g_s)
+    )
+    factors = [_start_linear(part) for part in (codec.g_a, codec.g_s)]
+    bands = _write_pyramid(downs, ups, reserved=reserved)
+    downs[-1].amplify(GAIN / factors[0])
+    ups[-1].attenuate(GAIN * factors[1])
+    ups[0].offset(torch.full((3,), 0.5))  # zero latents are a grey image and not a black one
     scales = torch.tensor([band.variance for band in bands]).sqrt() * GAIN
     codec.entropy_model.start_scales(scales.clamp_min(MIN_SCALE))
 
 
-def _write_pyramid(convs: list[nn.Conv2d], deconvs: list[nn.ConvTranspose2d]) -> list[Band]:
-    """Both lists in encoder order. Returns the bands of y, one per channel, the strongest first."""
+def _start_linear(part: nn.Module) -> float:
+    """Make everything between the strided layers a multiple of the identity; returns the factor of all."""
+    factor = 1.0
+    for layer in part.modules():
+        if isinstance(layer, GDN):
+            layer.gamma.copy_((GDN_GAMMA * torch.eye(len(layer.gamma)) + PEDESTAL).sqrt())
+        elif hasattr(layer, "start_linear"):
+            factor *= layer.start_linear()
+    return factor
+
+
+def _write_pyramid(downs: Sequence[Resampler], ups: Sequence[Resampler], *, reserved: int) -> list[Band]:
+    """Both in encoder order. Returns the bands of y, one per channel, the strongest first."""
     bands = [Band(variance, LOW_PASS_CORRELATION) for variance in PIXEL_VARIANCE]
-    for level, (down, up) in enumerate(zip(convs, deconvs, strict=True)):
-        bands = _split(bands)[: down.out_channels]
-        for layer in (down, up):
-            layer.weight.mul_(SPARE_WEIGHT)
-        mixing = COLOURS / COLOURS.norm(dim=1, keepdim=True) if level == 0 else torch.eye(down.in_channels)
-        for channel, band in enumerate(bands):
-            taps = mixing[band.source][:, None, None] * HAAR[band.filter]
-            _write(down.weight[channel], taps)
-            _write(up.weight[channel], taps)
+    for level, (down, up) in enumerate(zip(downs, ups, strict=True)):
+        sources, bands = bands, _split(bands)[: down.out_channels - reserved]
+        mixing = torch.eye(len(sources)) if level else COLOURS / COLOURS.norm(dim=1, keepdim=True)
+        taps = torch.stack([mixing[b.source][:, None, None] * HAAR[b.filter] for b in bands])
+        down.write_filters(taps, spread=_spread(sources), spare=SPARE_WEIGHT)
+        last = level == len(downs) - 1
+        up.write_filters(taps, spread=_spread(bands) * (GAIN if last else 1.0), spare=SPARE_WEIGHT)
         if level == 0:
-            # Around mid-grey, so that zero latents are a grey image and not a black one.
-            _bias(down)[: len(bands)] = -0.5 * down.weight[: len(bands)].sum(dim=(1, 2, 3))
-            _bias(up).fill_(0.5)
-    convs[-1].weight.mul_(GAIN)
-    _bias(convs[-1]).mul_(GAIN)
-    deconvs[-1].weight.div_(GAIN)
-    return _padded(bands, convs[-1].out_channels)
+            down.offset(-0.5 * taps.sum(dim=(1, 2, 3)))  # bands of the difference to mid-grey
+    return _padded(bands, downs[-1].out_channels)
+
+
+class _Strided:
+    """A convolution of stride 2 or its transpose, with kernels of 5x5 or 2x2."""
+
+    def __init__(self, layer: nn.Module, reserved: int) -> None:
+        assert isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)), f"{layer} has no kernels to write"
+        assert layer.bias is not None, "strided layers have a bias"
+        self._weight, self._bias, self._reserved = layer.weight, layer.bias, reserved
+        self.out_channels = layer.out_channels
+
+    def write_filters(self, taps: Tensor, *, spread: float, spare: float) -> None:
+        kernels = self._weight.mul_(spare)
+        kernels[: len(taps)] = 0
+        # Where a stride of 2 meets the pixels (2i, 2i + 1): the middle of 5x5, all of 2x2.
+        at = slice((kernels.shape[-1] - 1) // 2, (kernels.shape[-1] - 1) // 2 + 2)
+        kernels[: len(taps), : taps.shape[1], at, at] = taps
+        kernels[len(kernels) - self._reserved :] = 0
+
+    def offset(self, values: Tensor) -> None:
+        self._bias[: len(values)] = values
+
+    def amplify(self, factor: float) -> None:
+        self._weight.mul_(factor)
+        self._bias.mul_(factor)
+
+    def attenuate(self, factor: float) -> None:
+        self._weight.div_(factor)
+        self._bias.div_(factor)
+
+
+def _spread(bands: list[Band]) -> float:
+    return math.sqrt(sum(band.variance for band in bands))
 
 
 def _split(bands: list[Band]) -> list[Band]:
@@ -102,17 +173,6 @@ def _split(bands: list[Band]) -> list[Band]:
         ):
             children.append(Band(variance * share, correlation, source, index))
     return sorted(children, key=lambda band: -band.variance)
-
-
-def _write(kernels: Tensor, taps: Tensor) -> None:
-    """taps: (channels, 2, 2) into 5x5 kernels, where a stride of 2 meets the pixels (2i, 2i + 1)."""
-    kernels.zero_()
-    kernels[: len(taps), 2:4, 2:4] = taps
-
-
-def _bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
-    assert layer.bias is not None, "strided layers have a bias"
-    return layer.bias
 
 
 def _padded(bands: list[Band], channels: int) -> list[Band]:

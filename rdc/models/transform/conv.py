@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from rdc.errors import UserError
 from rdc.models.layers.conv import ImageDeconv, ResidualConv, conv, deconv
 from rdc.models.layers.gdn import GDN
+from rdc.models.layers.stages import check_stages
 from rdc.spec import Depth
 
 STRIDE = 16  # pixels of x per position of y, in each direction
@@ -26,11 +26,7 @@ class Params:
 
     def check(self, model: Any) -> None:
         """Needs exactly three widths and three layer counts."""
-        for field, values in (("channels", model.depth.channels), ("layers", model.depth.layers)):
-            if len(values) != STAGES:
-                raise UserError(
-                    f"depth.{field}={list(values)}: transform=conv needs {STAGES} entries, one per stage"
-                )
+        check_stages(model.depth, transform="conv", channels=STAGES, layers=STAGES)
 
 
 def build_analysis(params: Params, depth: Depth) -> nn.Sequential:
@@ -56,12 +52,16 @@ def build_synthesis(params: Params, depth: Depth) -> nn.Sequential:
         layers += [ResidualConv(channels) for _ in range(extra)]
         layers += [_norm(params, channels, inverse=True)]
         width = channels
-    last = ImageDeconv(width)
-    # Training starts from mid-grey, which no image is far from, instead of from noise of full contrast.
+    return nn.Sequential(*layers, image_deconv(width))
+
+
+def image_deconv(in_channels: int) -> ImageDeconv:
+    """The layer that makes the image. It starts at mid-grey, which no image is far from, at low contrast."""
+    last = ImageDeconv(in_channels)
     nn.init.constant_(last.bias, 0.5)  # type: ignore[arg-type]
     with torch.no_grad():
         last.weight.mul_(0.1)
-    return nn.Sequential(*layers, last)
+    return last
 
 
 def strided_layers(g_a: nn.Module, g_s: nn.Module) -> tuple[list[nn.Conv2d], list[nn.ConvTranspose2d]]:
