@@ -23,14 +23,25 @@ from rdc.spec import canonical, parse_model, to_plain
 SCHEMA_VERSION = 1
 METADATA_KEY = "rdc"
 
+_GROUP = r"latent_codec\.y\.latent_codec\.y(\d+)"  # of channels; every one has the same coding tables
 # Names in CompressAI's state dicts -> ours; its older releases wrote the underscored ones.
 _COMPRESSAI_NAMES = (
     (re.compile(r"^module\."), ""),
+    (re.compile(r"^latent_codec\.hyper\."), ""),
+    (re.compile(r"^(g_[as]\.\d+)\.conv1\."), r"\1.conv.0."),
+    (re.compile(r"^(g_[as]\.\d+)\.conv2\."), r"\1.conv.2."),
+    (re.compile(r"^(g_[as]\.\d+)\.conv3\."), r"\1.conv.4."),
+    (re.compile(r"^(g_[as]\.\d+)\.conv_a\."), r"\1.trunk."),
+    (re.compile(r"^(g_[as]\.\d+)\.conv_b\."), r"\1.gate."),
     (re.compile(r"^(entropy_bottleneck)\._matrix(\d+)$"), r"\1.matrices.\2"),
     (re.compile(r"^(entropy_bottleneck)\._bias(\d+)$"), r"\1.biases.\2"),
     (re.compile(r"^(entropy_bottleneck)\._factor(\d+)$"), r"\1.factors.\2"),
     (re.compile(r"^(h_a|h_s|entropy_bottleneck|gaussian_conditional)\."), r"entropy_model.\1."),
     (re.compile(r"^(context_prediction|entropy_parameters)\."), r"entropy_model.context.\1."),
+    (re.compile(r"^latent_codec\.y\.channel_context\.y(\d+)\."), r"entropy_model.context.groups.\1.channel."),
+    (re.compile(rf"^{_GROUP}\.context_prediction\."), r"entropy_model.context.groups.\1.spatial."),
+    (re.compile(rf"^{_GROUP}\.entropy_parameters\."), r"entropy_model.context.groups.\1.aggregate."),
+    (re.compile(rf"^{_GROUP}\.y\.gaussian_conditional\."), "entropy_model.gaussian_conditional."),
 )
 # Bounds of GDN and the mask of the context: constants of the layers here.
 _COMPRESSAI_CONSTANTS = re.compile(r"\.(beta|gamma)_reparam\.|(^|\.)context_prediction\.mask$")
@@ -116,7 +127,8 @@ def load_compressai_state_dict(codec: Codec, state_dict: Mapping[str, Tensor]) -
     widths, norm=gdn, four prior filters of 3, and the matching activation: presets model=scale_hyperprior,
     model=mean_scale_hyperprior and model=joint_autoregressive.
     """
-    _load(codec, compressai_names(state_dict), name="the CompressAI state dict")
+    tensors = turned_convolutions(compressai_names(state_dict), codec.state_dict())
+    _load(codec, tensors, name="the CompressAI state dict")
     codec.update()
 
 
@@ -129,6 +141,20 @@ def compressai_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 name = pattern.sub(ours, name)
             renamed[name] = tensor
     return renamed
+
+
+def turned_convolutions(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors, with kernels of transposed convolutions where those of `own` convolve.
+
+    Elic2022Official's h_s ends in a transposed convolution of stride 1: a convolution whose kernel is turned
+    round and has its first two axes exchanged.
+    """
+    out = dict(tensors)
+    for key, tensor in tensors.items():
+        turned = tensor.transpose(0, 1) if tensor.dim() == 4 else tensor
+        if key in own and turned.shape == own[key].shape != tensor.shape:
+            out[key] = turned.flip(2, 3).contiguous()
+    return out
 
 
 def _load(codec: Codec, tensors: Mapping[str, Tensor], *, name: str) -> None:

@@ -46,10 +46,20 @@ def codec(request: pytest.FixtureRequest) -> Codec:
     torch.manual_seed(0)
     made = build(request.param)
     with torch.no_grad():
-        *_, weight, _bias = made.g_a.parameters()
-        weight.mul_(8)
+        loudness(made).mul_(8)
     made.update(update_quantiles=True)
     return made.eval()
+
+
+def loudness(codec: Codec) -> torch.Tensor:
+    """Weights that the latents are in proportion to: of the last layer of stride 2, else of the last."""
+    transform = component("transform", codec.spec.transform.name)
+    if not hasattr(transform, "strided_layers"):
+        *_, weight, _bias = codec.g_a.parameters()
+        return weight
+    *_, last = transform.strided_layers(codec.g_a, codec.g_s)[0]
+    weight = last.layer.linear.weight if hasattr(last, "layer") else last.weight
+    return weight
 
 
 def image(height_px: int, width_px: int, batch: int = 1) -> torch.Tensor:

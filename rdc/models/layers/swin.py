@@ -56,7 +56,7 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, channels) -> the same shape."""
-        batch, height, width, channels = x.shape
+        batch, height, width, channels = map(int, x.shape)  # a tracer's sizes are tensors
         side, heads, dim = self.window, self.heads, channels // self.heads
         shifts = (self._shift(height), self._shift(width))
         if height % side or width % side:
