@@ -205,9 +205,29 @@ def _logits(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
 @contextmanager
 def reproducible() -> Iterator[None]:
     """fp32, without TF32 or autotuning: for what encoder and decoder must both compute alike."""
-    with (
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
-        torch.autocast("cuda", enabled=False),
-        torch.autocast("cpu", enabled=False),
-    ):
+    of_products = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with (
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+            torch.autocast("cuda", enabled=False),
+            torch.autocast("cpu", enabled=False),
+        ):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(of_products)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For products of few rows, beside `reproducible`.
+
+    MKL chooses its kernel by the rows that each thread gets, and its kernels do not add in the same order:
+    two threads gave other sums than one for 5, 6, 7, 9, 10 and 11 rows, whatever the other sides.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
         yield
+    finally:
+        torch.set_num_threads(threads)
