@@ -94,7 +94,7 @@ def test_the_estimate_rates_the_symbols_that_are_in_the_file(codec: Codec, image
         # g_a is not asked again: the Gaussian's mass around each decoded symbol, by its definition.
         model = codec.entropy_model
         z_hat = model._values(decoded_z(codec, stream), model._medians())
-        mean, scale = model.mean_scale(z_hat)
+        mean, scale = model.split(model.h_s(z_hat))
     scale = scale.clamp_min(0.11).double()
     residual = (decoded["y_hat"] - mean).double()
     normal = torch.distributions.Normal(0.0, 1.0)

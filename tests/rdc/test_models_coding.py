@@ -23,6 +23,7 @@ def entropy_model(indexing: str = "nearest", z_channels: int = 3) -> MeanScaleHy
         torch.nn.Identity(),
         torch.nn.Identity(),
         z_channels,
+        latent_channels=3,
         quantiser="noise",
         indexing=indexing,  # type: ignore[arg-type]
         prior_filters=(3, 3),

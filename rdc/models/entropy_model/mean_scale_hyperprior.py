@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rdc.models.layers.hyperprior import Hyperprior, check_prior_filters
-from rdc.spec import ModelSpec, component
+from rdc.models.layers.hyperprior import OneStep, arguments, check_prior_filters
+from rdc.spec import ModelSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +26,7 @@ class Params:
         check_prior_filters(self.prior_filters)
 
 
-class MeanScaleHyperprior(Hyperprior):
+class MeanScaleHyperprior(OneStep):
     """h_s gives 2M channels: scales first, then means, the order of CompressAI's weights."""
 
     def split(self, side: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,17 +36,6 @@ class MeanScaleHyperprior(Hyperprior):
 
 def build(spec: ModelSpec) -> MeanScaleHyperprior:
     """The entropy model of a spec, with its hyper transforms."""
-    params: Params = spec.entropy_model
-    hyper = component("hyper_transform", spec.hyper_transform.name)
-    latent_channels = spec.depth.latent_channels
-    h_s = hyper.build_synthesis(spec.hyper_transform, spec.depth, 2 * latent_channels)
-    model = MeanScaleHyperprior(
-        hyper.build_analysis(spec.hyper_transform, spec.depth),
-        h_s,
-        hyper.analysis_channels(spec.hyper_transform, spec.depth)[-1],
-        quantiser=params.quantiser,
-        indexing=params.indexing,
-        prior_filters=params.prior_filters,
-    )
+    model = MeanScaleHyperprior(**arguments(spec, 2 * spec.depth.latent_channels))
     model.start_scales(torch.ones(spec.depth.latent_channels))
     return model

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rdc.models.layers.hyperprior import Hyperprior, check_prior_filters
-from rdc.spec import ModelSpec, component
+from rdc.models.layers.hyperprior import OneStep, arguments, check_prior_filters
+from rdc.spec import ModelSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +26,7 @@ class Params:
         check_prior_filters(self.prior_filters)
 
 
-class ScaleHyperprior(Hyperprior):
+class ScaleHyperprior(OneStep):
     """h_a sees |y|; h_s gives one scale per symbol.
 
     The original ends h_s in a ReLU. The lower bound on the scale makes it redundant, and without it the
@@ -42,16 +42,6 @@ class ScaleHyperprior(Hyperprior):
 
 def build(spec: ModelSpec) -> ScaleHyperprior:
     """The entropy model of a spec, with its hyper transforms."""
-    params: Params = spec.entropy_model
-    hyper = component("hyper_transform", spec.hyper_transform.name)
-    h_s = hyper.build_synthesis(spec.hyper_transform, spec.depth, spec.depth.latent_channels)
-    model = ScaleHyperprior(
-        hyper.build_analysis(spec.hyper_transform, spec.depth),
-        h_s,
-        hyper.analysis_channels(spec.hyper_transform, spec.depth)[-1],
-        quantiser=params.quantiser,
-        indexing=params.indexing,
-        prior_filters=params.prior_filters,
-    )
+    model = ScaleHyperprior(**arguments(spec, spec.depth.latent_channels))
     model.start_scales(torch.ones(spec.depth.latent_channels))
     return model

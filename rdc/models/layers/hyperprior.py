@@ -1,9 +1,13 @@
-"""The entropy model that both hyperpriors share: z under a learned prior, y Gaussian given z."""
+"""What all entropy models share: z under a learned prior, y Gaussian given z and what is known of y itself.
+
+A model says in which steps it goes through y, by one method, `walk`. Estimate, encoder, decoder and the count
+of operations all take the same walk and differ in what they do at each step.
+"""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -13,9 +17,15 @@ from torch import Tensor, nn
 from rdc.errors import UserError
 from rdc.models.layers import coding
 from rdc.models.layers.gaussian import gaussian_likelihood
+from rdc.spec import ModelSpec, component
 
 Quantiser = Literal["mixed", "noise"]
 Indexing = Literal["nearest", "ceil"]
+
+# (B, latent_channels, h, w) -> the values of one step, in any shape that starts with B.
+Pick = Callable[[Tensor], Tensor]
+# (pick, mean, scale) of one step -> its decoded values. The scale has their shape; the mean may broadcast.
+Visit = Callable[[Pick, Tensor, Tensor], Tensor]
 
 
 class Output(NamedTuple):
@@ -25,12 +35,26 @@ class Output(NamedTuple):
     likelihoods: dict[str, Tensor]
 
 
-class Hyperprior(nn.Module, abc.ABC):
-    """h_a, h_s, the factorised prior of z and the Gaussian of y; subclasses say what h_s's output means.
+class Walked(NamedTuple):
+    """Of the whole latent: y_hat as the synthesis transform sees it, and the Gaussians of its symbols."""
 
+    y_hat: Tensor
+    mean: Tensor
+    scale: Tensor
+
+
+def dry(pick: Pick, mean: Tensor, scale: Tensor) -> Tensor:
+    """A visit that codes nothing, for counting and timing what the networks do."""
+    return mean.expand(scale.shape)
+
+
+class Hyperprior(nn.Module, abc.ABC):
+    """h_a, h_s, the factorised prior of z and the Gaussians of y; subclasses say how they walk through y.
+
+    latent_channels: of y. z_channels: of h_a's output.
     quantiser, in training only. noise: uniform noise stands for rounding everywhere (Balle et al., 2018).
-      mixed: the rate still comes from noisy values, but h_s and the synthesis transform see rounded ones with
-      a straight-through gradient (Minnen & Singh, ICIP 2020).
+      mixed: the rate still comes from noisy values, but all networks see rounded ones with a straight-through
+      gradient (Minnen & Singh, ICIP 2020).
     indexing: how the coder picks one of its 64 scales. nearest: in log scale; ceil: the next larger one,
       CompressAI's.
     """
@@ -43,6 +67,7 @@ class Hyperprior(nn.Module, abc.ABC):
         h_s: nn.Module,
         z_channels: int,
         *,
+        latent_channels: int,
         quantiser: Quantiser,
         indexing: Indexing,
         prior_filters: Sequence[int],
@@ -51,6 +76,7 @@ class Hyperprior(nn.Module, abc.ABC):
         # Imported here because it takes seconds, which checking a configuration need not pay.
         from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 
+        self.latent_channels = latent_channels
         self.quantiser = quantiser
         self.indexing = indexing
         self.h_a = h_a
@@ -62,47 +88,74 @@ class Hyperprior(nn.Module, abc.ABC):
             None, scale_bound=coding.SCALE_MIN, likelihood_bound=coding.LIKELIHOOD_FLOOR
         )
 
+    @abc.abstractmethod
+    def walk(self, side: Tensor, visit: Visit) -> Walked:
+        """Go through y in coding order, calling `visit` once per step; what it returns is known from then on.
+
+        side: h_s's output. The networks of a step may use nothing but it and the values of earlier steps.
+        In evaluation and coding the batch is one image.
+        """
+
+    @abc.abstractmethod
+    def start_scales(self, scales: Tensor) -> None:
+        """Let training start from these scales, one per channel of y.
+
+        At zero, where a fresh network has them, their gradient is dead.
+        """
+
     def hyper_input(self, y: Tensor) -> Tensor:
         """What h_a sees of y."""
         return y
 
-    @abc.abstractmethod
-    def split(self, side: Tensor) -> tuple[Tensor, Tensor]:
-        """h_s's output -> (mean, scale), each broadcastable to y."""
+    def serial_steps(self, height: int, width: int) -> int:
+        """Steps that must wait for each other while y, of this many positions, is decoded."""
+        return 1
 
-    def mean_scale(self, z_hat: Tensor) -> tuple[Tensor, Tensor]:
-        """Parameters of y's Gaussians; estimate, encoder and decoder all get them here."""
-        if self.training:
-            return self.split(self.h_s(z_hat))
-        # One image at a time in evaluation: another batch size may add in another order.
-        with coding.reproducible():
-            return self.split(torch.cat([self.h_s(z.contiguous()) for z in z_hat.split(1)]))
+    def estimate_y(self, y: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
+        """(y_hat, likelihoods of y's symbols): noise in training mode, rounding in evaluation mode."""
+        noisy = _with_noise(y) if self.training else y
+        noise_is_seen = self.training and self.quantiser == "noise"
+
+        def visit(pick: Pick, mean: Tensor, scale: Tensor) -> Tensor:
+            return pick(noisy) if noise_is_seen else self._rounded(pick(y), mean)
+
+        y_hat, mean, scale = self.walk(side, visit)
+        rated = noisy if self.training else self._rounded(y, mean)
+        return y_hat, self._likelihood_y(rated, mean, scale)
 
     def forward(self, y: Tensor) -> Output:
         """y: (B, latent_channels, h, w), fp32. Noise in training mode, rounding in evaluation mode."""
-        z = self.h_a(self.hyper_input(y))
-        z_seen, z_rated = self._quantise(z, self._medians())
-        mean, scale = self.mean_scale(z_seen)
-        y_seen, y_rated = self._quantise(y, mean)
-        likelihoods = {"y": self._likelihood_y(y_rated, mean, scale), "z": self._likelihood_z(z_rated)}
-        return Output(y_seen, likelihoods)
+        z_seen, z_rated = self._quantise(self.h_a(self.hyper_input(y)), self._medians())
+        likelihood_z = self._likelihood_z(z_rated)
+        if self.training:
+            y_hat, likelihood_y = self.estimate_y(y, self.h_s(z_seen))
+            return Output(y_hat, {"y": likelihood_y, "z": likelihood_z})
+        # One image at a time: another batch size may add in another order.
+        with coding.reproducible():
+            images = [
+                self.estimate_y(one, self.h_s(z.contiguous()))
+                for one, z in zip(y.split(1), z_seen.split(1), strict=True)
+            ]
+        y_hat, likelihood_y = (torch.cat(parts) for parts in zip(*images, strict=True))
+        return Output(y_hat, {"y": likelihood_y, "z": likelihood_z})
 
     @torch.no_grad()
     def compress(self, y: Tensor) -> dict[str, Any]:
         """y: (B, latent_channels, h, w) -> strings of y and of z, z's size, and a checksum per image."""
-        z_symbols, z_hat = self._symbols(self.h_a(self.hyper_input(y)), self._medians())
-        mean, scale = self.mean_scale(z_hat)
-        y_symbols, _ = self._symbols(y, mean)
-        y_rows, z_rows = self.rows(scale.expand_as(y)), self._z_rows(z_symbols.shape[1:])
+        medians = self._medians()
+        rounded = torch.round(self.h_a(self.hyper_input(y)) - medians)
+        z_symbols, z_rows = coding.to_symbols(rounded), self._z_rows(rounded.shape[1:])
+        images = [self._symbols(*one) for one in zip(y.split(1), (rounded + medians).split(1), strict=True)]
         y_tables, z_tables = self._tables()
         return {
             "strings": [
-                [coding.encode(s, r, y_tables) for s, r in zip(y_symbols, y_rows, strict=True)],
-                [coding.encode(s, z_rows, z_tables) for s in z_symbols],
+                [coding.encode(symbols, rows, y_tables) for symbols, rows in images],
+                [coding.encode(symbols, z_rows, z_tables) for symbols in z_symbols],
             ],
-            "shape": tuple(z_hat.shape[-2:]),
+            "shape": tuple(rounded.shape[-2:]),
             "symbols_crc32": [
-                coding.checksum(*image) for image in zip(z_symbols, y_rows, y_symbols, strict=True)
+                coding.checksum(z, rows, symbols)
+                for z, (symbols, rows) in zip(z_symbols, images, strict=True)
             ],
         }
 
@@ -114,30 +167,32 @@ class Hyperprior(nn.Module, abc.ABC):
         symbols_crc32: Sequence[int] | None = None,
     ) -> Tensor:
         """Inverse of `compress`: y_hat. UserError where the decoded symbols miss the encoder's checksum."""
-        y_strings, z_strings = strings
-        y_tables, z_tables = self._tables()
+        z_tables = self._tables()[1]
         z_rows = self._z_rows((self.entropy_bottleneck.channels, *shape))
-        z_symbols = np.stack([coding.decode(s, z_rows, z_tables) for s in z_strings])
-        mean, scale = self.mean_scale(self._values(z_symbols, self._medians()))
-        y_rows = self.rows(scale)
-        y_symbols = np.stack([coding.decode(s, r, y_tables) for s, r in zip(y_strings, y_rows, strict=True)])
-        for i, expected in enumerate(symbols_crc32 or ()):
-            if coding.checksum(z_symbols[i], y_rows[i], y_symbols[i]) != expected:
+        medians = self._medians()
+        images = []
+        for i, (y_string, z_string) in enumerate(zip(*strings, strict=True)):
+            z_symbols = coding.decode(z_string, z_rows, z_tables)
+            y_hat, *coded = self._decoded(y_string, self._values(z_symbols[None], medians))
+            images.append(y_hat)
+            if symbols_crc32 is not None and coding.checksum(z_symbols, *coded) != symbols_crc32[i]:
                 raise UserError(
                     f"image {i}: the decoded symbols differ from the encoder's: the network computes other "
                     "scales here; decode on the device and with the torch version that encoded it"
                 )
-        return self._values(y_symbols, mean)
+        return torch.cat(images)
 
     def encoder_networks(self, y: Tensor) -> Tensor:
         """What `compress` computes besides coding: z."""
         z: Tensor = self.h_a(self.hyper_input(y))
-        self.mean_scale(z)
+        self.decoder_networks(z)
         return z
 
     def decoder_networks(self, z_hat: Tensor) -> None:
         """What `decompress` computes besides decoding."""
-        self.mean_scale(z_hat)
+        with coding.reproducible():
+            for z in z_hat.split(1):
+                self.walk(self.h_s(z.contiguous()), dry)
 
     def parts(self) -> dict[str, nn.Module]:
         """The named networks in the order in which an encoder runs them."""
@@ -145,12 +200,9 @@ class Hyperprior(nn.Module, abc.ABC):
 
     def rows(self, scale: Tensor) -> np.ndarray:
         """Scales -> rows of the Gaussian tables, int32 in the shape of scale."""
-        levels = torch.tensor(coding.scale_levels(), dtype=torch.float64)
-        bounds = levels[:-1] if self.indexing == "ceil" else (levels[:-1] * levels[1:]).sqrt()
+        bounds = coding.scale_bounds(self.indexing)
         # bucketize counts the bounds below the value, so a scale equal to a level gets that level.
-        rows = torch.bucketize(
-            scale.detach().cpu().clamp_min(coding.SCALE_MIN), bounds.float(), out_int32=True
-        )
+        rows = torch.bucketize(scale.detach().cpu().clamp_min(coding.SCALE_MIN), bounds, out_int32=True)
         return rows.contiguous().numpy()
 
     def update(self, *, force: bool = False, update_quantiles: bool = False) -> bool:
@@ -166,31 +218,50 @@ class Hyperprior(nn.Module, abc.ABC):
         loss: Tensor = self.entropy_bottleneck.loss()
         return loss
 
-    @torch.no_grad()
-    def start_scales(self, scales: Tensor) -> None:
-        """Start training from these scales, one per channel of y, through the last bias of h_s.
+    def _symbols(self, y: Tensor, z_hat: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """(symbols, rows) of one image, flat and in coding order."""
+        symbols, rows = [], []
 
-        h_s gives scales in its first channels. At zero, where it would start, their gradient is dead.
-        """
-        *_, last = self.h_s.children()
-        assert isinstance(last, nn.Conv2d), f"h_s must end in a convolution, got {last}"
-        assert last.bias is not None, "h_s must end with a bias"
-        last.bias[: len(scales)] = scales
+        def visit(pick: Pick, mean: Tensor, scale: Tensor) -> Tensor:
+            rounded = torch.round(pick(y) - mean)
+            symbols.append(coding.to_symbols(rounded).ravel())
+            rows.append(self.rows(scale).ravel())
+            return rounded + mean
+
+        with coding.reproducible():
+            self.walk(self.h_s(z_hat.contiguous()), visit)
+        return np.concatenate(symbols), np.concatenate(rows)
+
+    def _decoded(self, data: bytes, z_hat: Tensor) -> tuple[Tensor, np.ndarray, np.ndarray]:
+        """(y_hat, rows, symbols) of one image, the latter two flat and in coding order."""
+        symbols, rows = [], []
+        with coding.reproducible():
+            side = self.h_s(z_hat)
+            count = self.latent_channels * side.shape[-2] * side.shape[-1]
+            decoder = coding.StreamDecoder(data, count, self._tables()[0])
+
+            def visit(pick: Pick, mean: Tensor, scale: Tensor) -> Tensor:
+                rows.append(self.rows(scale))
+                symbols.append(decoder.read(rows[-1]))
+                return self._values(symbols[-1], mean)
+
+            y_hat = self.walk(side, visit).y_hat
+        return y_hat, *(np.concatenate([step.ravel() for step in steps]) for steps in (rows, symbols))
 
     def _quantise(self, values: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         """(what the networks see, what is rated)."""
         if not self.training:
-            rounded = torch.round(values - mean) + mean
+            rounded = self._rounded(values, mean)
             return rounded, rounded
-        noisy = values + torch.empty_like(values).uniform_(-0.5, 0.5)
-        if self.quantiser == "noise":
-            return noisy, noisy
-        residual = values - mean
-        return residual + (torch.round(residual) - residual).detach() + mean, noisy
+        noisy = _with_noise(values)
+        return (noisy if self.quantiser == "noise" else self._rounded(values, mean)), noisy
 
-    def _symbols(self, values: Tensor, mean: Tensor) -> tuple[np.ndarray, Tensor]:
-        rounded = torch.round(values - mean)
-        return coding.to_symbols(rounded), rounded + mean
+    def _rounded(self, values: Tensor, mean: Tensor) -> Tensor:
+        """Rounded around the mean; in training with a straight-through gradient."""
+        residual = values - mean
+        if not self.training:
+            return torch.round(residual) + mean
+        return residual + (torch.round(residual) - residual).detach() + mean
 
     def _values(self, symbols: np.ndarray, mean: Tensor) -> Tensor:
         return torch.from_numpy(symbols).to(mean.device, torch.float32) + mean
@@ -217,9 +288,75 @@ class Hyperprior(nn.Module, abc.ABC):
         return np.broadcast_to(channels, tuple(shape))
 
 
+class OneStep(Hyperprior):
+    """Every symbol of y at once: h_s's output is all that their Gaussians depend on."""
+
+    @abc.abstractmethod
+    def split(self, side: Tensor) -> tuple[Tensor, Tensor]:
+        """h_s's output -> (mean, scale), the scale in the shape of y, the mean broadcastable to it."""
+
+    def walk(self, side: Tensor, visit: Visit) -> Walked:
+        """One step."""
+        mean, scale = self.split(side)
+        return Walked(visit(_whole, mean, scale), mean, scale)
+
+    def start_scales(self, scales: Tensor) -> None:
+        """h_s gives scales in its first channels."""
+        start_bias(self.h_s, scales)
+
+
+@torch.no_grad()
+def start_bias(net: nn.Module, values: Tensor) -> None:
+    """Let the first output channels of a network start from these values, by its last layer.
+
+    That is a convolution with a bias, or a layer with a method `start_at(values)`.
+    """
+    *_, last = net.children()
+    if not isinstance(last, nn.Conv2d):
+        last.start_at(values)  # type: ignore[operator]
+        return
+    assert last.bias is not None, "the network must end with a bias"
+    last.bias[: len(values)] = values
+
+
+def arguments(spec: ModelSpec, side_channels: int) -> dict[str, Any]:
+    """What `Hyperprior` takes from a spec; side_channels: of h_s's output."""
+    params, depth, hyper_params = spec.entropy_model, spec.depth, spec.hyper_transform
+    hyper = component("hyper_transform", hyper_params.name)
+    return {
+        "h_a": hyper.build_analysis(hyper_params, depth),
+        "h_s": synthesis(spec, side_channels),
+        "z_channels": hyper.analysis_channels(hyper_params, depth)[-1],
+        "latent_channels": depth.latent_channels,
+        "quantiser": params.quantiser,
+        "indexing": params.indexing,
+        "prior_filters": params.prior_filters,
+    }
+
+
+def synthesis(spec: ModelSpec, side_channels: int) -> nn.Module:
+    """A fresh h_s with this many outputs."""
+    hyper = component("hyper_transform", spec.hyper_transform.name)
+    h_s: nn.Module = hyper.build_synthesis(spec.hyper_transform, spec.depth, side_channels)
+    return h_s
+
+
+def channels_of(first: int, last: int) -> Pick:
+    """Picks the channels first to last - 1."""
+    return lambda y: y[:, first:last]
+
+
 def check_prior_filters(filters: Sequence[int]) -> None:
     """UserError for widths that no cumulative distribution can have."""
     if not filters:
         raise UserError("entropy_model.prior_filters=[]: needs at least one width, e.g. [3,3]")
     if min(filters) < 1:
         raise UserError(f"entropy_model.prior_filters={list(filters)}: every entry must be at least 1")
+
+
+def _whole(y: Tensor) -> Tensor:
+    return y
+
+
+def _with_noise(values: Tensor) -> Tensor:
+    return values + torch.empty_like(values).uniform_(-0.5, 0.5)
