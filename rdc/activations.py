@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes:
@@ -27,9 +26,14 @@ class LiveBytes:
 
     def saw(self, values: object) -> None:
         """Count the tensors anywhere in lists, tuples and mappings, from now until they are freed."""
-        for tensor in tree_leaves(values):
-            if isinstance(tensor, Tensor) and id(tensor) not in self._tensors:
-                self._add(tensor)
+        if isinstance(values, Tensor):
+            if id(values) not in self._tensors:
+                self._add(values)
+        elif isinstance(values, (list, tuple)):
+            for value in values:
+                self.saw(value)
+        elif isinstance(values, dict):
+            self.saw(list(values.values()))
 
     def _add(self, tensor: Tensor) -> None:
         storage = _storage(tensor)
