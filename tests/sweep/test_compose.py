@@ -45,10 +45,10 @@ def test_points_do_not_share_what_they_change() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["depth=n7"], "depth=n7: there is no such choice; depth has: n128, n192, n32"),
+        (["depth=n7"], "depth=n7: there is no such choice; depth has: "),
         (
             ["+experiment=frontir"],
-            "experiment=frontir: there is no such choice; experiment has: curves, frontier",
+            "experiment=frontir: there is no such choice; experiment has: ",
         ),
         (["experiment=frontier"], "experiment: it is not chosen by default; write +experiment=frontier"),
         (["dept=n64"], "dept: there is no such key (did you mean depth?); the configuration has: "),

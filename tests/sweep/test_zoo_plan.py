@@ -25,7 +25,7 @@ def point(checkpoint: Path, quality: int) -> str:
 
 
 def test_a_checkpoint_is_one_trial_at_its_own_lmbda(checkpoint: Path) -> None:
-    points = f"space.points=[{point(checkpoint, 3)},['depth=n32'],['width=0.25']]"
+    points = f"space.points=[{point(checkpoint, 3)},['depth=n32'],['width=0.5']]"
     plan = plan_of([points, "lmbdas=[0.01,0.02]", "seeds=[0,1]", "budget.precision=bf16"])
     external, *own = plan.trials
     assert external.spec.weights is not None
@@ -34,7 +34,7 @@ def test_a_checkpoint_is_one_trial_at_its_own_lmbda(checkpoint: Path) -> None:
     assert external.label == "compressai bmshj2018-hyperprior-3"
     assert plan.run_settings(external, device="cpu").warm_start_checkpoint == str(checkpoint)
     assert len(own) == 2 * 2 * 2
-    assert {trial.spec.model.depth.channels for trial in own} == {(32, 32, 32)}
+    assert {trial.spec.model.depth.channels for trial in own} == {(32, 32, 32), (64, 64, 64)}
     assert all(trial.spec.weights is None for trial in own)
 
 
