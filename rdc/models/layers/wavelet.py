@@ -8,7 +8,7 @@ it. Everything stays trainable; nothing is taken from data.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -104,10 +104,11 @@ def _start_linear(part: nn.Module) -> float:
     """Make everything between the strided layers a multiple of the identity; returns the factor of all."""
     factor = 1.0
     for layer in part.modules():
+        start: Callable[[], float] | None = getattr(layer, "start_linear", None)
         if isinstance(layer, GDN):
             layer.gamma.copy_((GDN_GAMMA * torch.eye(len(layer.gamma)) + PEDESTAL).sqrt())
-        elif hasattr(layer, "start_linear"):
-            factor *= layer.start_linear()
+        elif start is not None:
+            factor *= start()
     return factor
 
 
