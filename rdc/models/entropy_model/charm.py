@@ -97,7 +97,10 @@ class Slice(nn.Module):
             self.lrp = _network(params, width + channels, widths, channels)
         if params.lrp == "conv":
             self.merge = conv(2 * channels, channels, kernel=5, stride=1)
-            nn.init.dirac_(self.merge.weight)  # q as it is, r without influence
+            with torch.no_grad():
+                # q as it is and next to nothing of r; with nothing, its network would wait a step to learn.
+                self.merge.weight.mul_(0.01)
+                nn.init.dirac_(self.merge.weight[:, :channels])
 
     def refined(self, mean_input: Tensor, q: Tensor) -> Tensor:
         """q, the decoded values of this slice -> y_hat of this slice."""

@@ -97,7 +97,7 @@ class Group(nn.Module):
         self.aggregate = _sequence(_ramp(2 * channels + known, 2 * channels, side_channels), kernel=1)
         # Training starts from nearly constant predictions: a random guess costs more bits than none.
         with torch.no_grad():
-            self.aggregate[-1].weight.mul_(0.1)  # type: ignore[operator, union-attr]
+            self.aggregate[-1].weight.mul_(0.1)  # type: ignore[operator]
 
     def gaussians(self, known: Tensor, spatial: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(mean, scale). known: channel context and side information; spatial is null for anchors."""
@@ -140,7 +140,8 @@ class SpaceChannelContext(Context):
     def forward(self, state: State, q: Tensor | None) -> Step | None:
         """state.side: (B, side_channels, h, w), h and w even. q: (B, channels of the group, h, w / 2)."""
         if state.counting and is_reference():
-            return self._count_dense(state)
+            self._count_dense(state)
+            return None
         number, is_second = divmod(state.step, 2)
         state.step += 1
         if is_second:

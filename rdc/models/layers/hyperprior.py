@@ -107,6 +107,11 @@ class Hyperprior(nn.Module, abc.ABC):
         """What h_a sees of y."""
         return y
 
+    def side(self, z_hat: Tensor) -> Tensor:
+        """h_s's output, in one memory format: another one may add in another order."""
+        side: Tensor = self.h_s(z_hat.contiguous())
+        return side.contiguous()
+
     def serial_steps(self, height: int, width: int) -> int:
         """Steps that must wait for each other while y, of this many positions, is decoded."""
         return 1
@@ -128,12 +133,12 @@ class Hyperprior(nn.Module, abc.ABC):
         z_seen, z_rated = self._quantise(self.h_a(self.hyper_input(y)), self._medians())
         likelihood_z = self._likelihood_z(z_rated)
         if self.training:
-            y_hat, likelihood_y = self.estimate_y(y, self.h_s(z_seen))
+            y_hat, likelihood_y = self.estimate_y(y, self.side(z_seen))
             return Output(y_hat, {"y": likelihood_y, "z": likelihood_z})
         # One image at a time: another batch size may add in another order.
         with coding.reproducible():
             images = [
-                self.estimate_y(one, self.h_s(z.contiguous()))
+                self.estimate_y(one, self.side(z))
                 for one, z in zip(y.split(1), z_seen.split(1), strict=True)
             ]
         y_hat, likelihood_y = (torch.cat(parts) for parts in zip(*images, strict=True))
@@ -192,7 +197,7 @@ class Hyperprior(nn.Module, abc.ABC):
         """What `decompress` computes besides decoding."""
         with coding.reproducible():
             for z in z_hat.split(1):
-                self.walk(self.h_s(z.contiguous()), dry)
+                self.walk(self.side(z), dry)
 
     def parts(self) -> dict[str, nn.Module]:
         """The named networks in the order in which an encoder runs them."""
@@ -229,14 +234,14 @@ class Hyperprior(nn.Module, abc.ABC):
             return rounded + mean
 
         with coding.reproducible():
-            self.walk(self.h_s(z_hat.contiguous()), visit)
+            self.walk(self.side(z_hat), visit)
         return np.concatenate(symbols), np.concatenate(rows)
 
     def _decoded(self, data: bytes, z_hat: Tensor) -> tuple[Tensor, np.ndarray, np.ndarray]:
         """(y_hat, rows, symbols) of one image, the latter two flat and in coding order."""
         symbols, rows = [], []
         with coding.reproducible():
-            side = self.h_s(z_hat)
+            side = self.side(z_hat)
             count = self.latent_channels * side.shape[-2] * side.shape[-1]
             decoder = coding.StreamDecoder(data, count, self._tables()[0])
 
