@@ -30,6 +30,7 @@ from typing import Any
 
 CONTESTANTS = ("compressai", "rdc")
 STAGES = ("latent", "whole")
+KINDS = ("wall_s", "cpu_s")
 CHANNELS, LATENT_CHANNELS = 192, 192
 REPEATS = 2
 OUTLIERS = 1e-3
@@ -108,26 +109,35 @@ def prepare(path: Path, height_px: int, width_px: int) -> dict[str, Any]:
     }
 
 
-def measure(contestant: str, path: Path, threads: int) -> dict[str, float]:
-    """In a process of its own: seconds to y_hat and to x_hat, the faster of REPEATS decodes."""
+def measure(contestant: str, path: Path, threads: int) -> dict[str, dict[str, float]]:
+    """In a process of its own: wall and CPU seconds to y_hat and to x_hat, the faster of REPEATS decodes."""
     import torch
 
     torch.set_num_threads(threads)
     reference = compressai_model()
     model = reference if contestant == "compressai" else rdc_model(reference)
     strings, shape = torch.load(path, weights_only=True)[contestant]
-    at_g_s: list[float] = []
-    model.g_s.register_forward_pre_hook(lambda *_: at_g_s.append(time.perf_counter()))
+    times: list[dict[str, float]] = []
+    model.g_s.register_forward_pre_hook(lambda *_: times.append(now()))
     runs = []
     for _ in range(REPEATS):
-        started = time.perf_counter()
+        times.clear()
+        times.append(now())
         with torch.no_grad():
             model.decompress(strings, shape)
-        runs.append({"latent": at_g_s[-1] - started, "whole": time.perf_counter() - started})
-    return {stage: min(run[stage] for run in runs) for stage in STAGES}
+        times.append(now())
+        runs.append(times.copy())
+    return {
+        stage: {kind: min(run[end][kind] - run[0][kind] for run in runs) for kind in KINDS}
+        for end, stage in enumerate(STAGES, 1)
+    }
 
 
-def run_process(contestant: str, path: Path, threads: int) -> dict[str, float]:
+def now() -> dict[str, float]:
+    return {"wall_s": time.perf_counter(), "cpu_s": time.process_time()}
+
+
+def run_process(contestant: str, path: Path, threads: int) -> dict[str, dict[str, float]]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "OMP_", "MKL_"))}
     done = subprocess.run(
         [sys.executable, __file__, "--threads", str(threads), "--one", contestant, str(path)],
@@ -136,7 +146,7 @@ def run_process(contestant: str, path: Path, threads: int) -> dict[str, float]:
         check=True,
         text=True,
     )
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    result: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
@@ -144,13 +154,16 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def summarise(rounds: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
-    """rounds: {contestant: {stage: seconds}} each -> spreads, and speed-ups of each round over CompressAI."""
+def summarise(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """rounds: {contestant: {stage: {kind: seconds}}} each -> spreads, and speed-ups over CompressAI."""
     return {
         stage: {
             name: {
-                "wall_s": spread([r[name][stage] for r in rounds]),
-                "speedup": spread([r["compressai"][stage] / r[name][stage] for r in rounds]),
+                kind: {
+                    "time": spread([r[name][stage][kind] for r in rounds]),
+                    "speedup": spread([r["compressai"][stage][kind] / r[name][stage][kind] for r in rounds]),
+                }
+                for kind in KINDS
             }
             for name in CONTESTANTS
         }
@@ -159,16 +172,17 @@ def summarise(rounds: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, 
 
 
 def table(results: Mapping[str, Any]) -> str:
-    lines = [f"{'stage':<8}{'contestant':<12}{'ms':>9}  {'range':<15}{'speed-up':>9}  range"]
+    lines = [f"{'stage':<8}{'contestant':<12}{'time':<6}{'ms':>9}  {'range':<15}{'speed-up':>9}  range"]
     for stage, contestants in results.items():
-        for name, row in contestants.items():
-            ms = {kind: 1000 * value for kind, value in row["wall_s"].items()}
-            gain = row["speedup"]
-            ms_range = f"{ms['min']:.0f}-{ms['max']:.0f}"
-            lines.append(
-                f"{stage:<8}{name:<12}{ms['median']:>9.0f}  {ms_range:<15}{gain['median']:>8.1f}x  "
-                f"{gain['min']:.1f}-{gain['max']:.1f}"
-            )
+        for name, kinds in contestants.items():
+            for kind, row in kinds.items():
+                ms = {key: 1000 * value for key, value in row["time"].items()}
+                gain = row["speedup"]
+                ms_range = f"{ms['min']:.0f}-{ms['max']:.0f}"
+                lines.append(
+                    f"{stage:<8}{name:<12}{kind.removesuffix('_s'):<6}{ms['median']:>9.0f}  {ms_range:<15}"
+                    f"{gain['median']:>8.1f}x  {gain['min']:.1f}-{gain['max']:.1f}"
+                )
     return "\n".join(lines)
 
 

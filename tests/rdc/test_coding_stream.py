@@ -6,6 +6,7 @@ import functools
 
 import numpy as np
 import pytest
+import torch
 from compressai.entropy_models import GaussianConditional
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -73,3 +74,14 @@ def test_a_forged_stream_decodes_to_something_and_no_worse(data: bytes) -> None:
     stream = coding.StreamDecoder(data, 40, gaussian_tables())
     assert stream.read(rows).shape == (20,)
     assert stream.read(rows % 3).shape == (20,)
+
+
+def test_products_run_in_full_precision_where_both_ends_must_agree() -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with coding.reproducible():
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -174,6 +174,23 @@ def test_a_dense_pass_over_what_was_decoded_gives_the_same_parameters() -> None:
     assert (dense.scale - walked.scale).abs().max() <= 2e-5
 
 
+@torch.no_grad()
+def test_thread_count_changes_no_parameter() -> None:
+    """On 30 rows of positions, whose steps have up to 10: the sizes at which MKL's result depends on it."""
+    net = context()
+    y, side = 4 * torch.randn(1, M, 30, 30), torch.randn(1, 2 * M, 30, 30)
+    threads = torch.get_num_threads()
+    walks = []
+    try:
+        for count_of_threads in (1, 2):
+            torch.set_num_threads(count_of_threads)
+            walks.append(walk(net, side, y))
+            assert torch.get_num_threads() == count_of_threads
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, other) for one, other in zip(*walks, strict=True))
+
+
 @pytest.mark.parametrize("quantiser", ["noise", "mixed"])
 def test_training_sees_noise_or_rounded_values(quantiser: str) -> None:
     torch.manual_seed(0)

@@ -20,7 +20,12 @@ def conv(
 
 
 def deconv(in_channels: int, out_channels: int, *, kernel: int = 5, stride: int = 2) -> nn.ConvTranspose2d:
-    """(B, in, H, W) -> (B, out, H * stride, W * stride), exactly."""
+    """(B, in, H, W) -> (B, out, H * stride, W * stride), exactly.
+
+    Left to the library: its equal rewrites (four convolutions of stride 1, one per position of an output
+    pixel in its 2x2 block; or a 3x3 and a pixel shuffle, as in ImageDeconv) took 1.2 to 2.9 times as long
+    for 16 to 256 output channels. 5x5, channels last, one AVX-512 core, fp32 and bf16, forward and training.
+    """
     layer = nn.ConvTranspose2d(
         in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, output_padding=stride - 1
     )
