@@ -51,8 +51,8 @@ def neighbours(i: int, j: int) -> list[tuple[int, int]]:
 @settings(max_examples=200, deadline=None)
 @given(SIDES, SIDES)
 def test_every_position_comes_once_and_after_what_it_sees(height: int, width: int) -> None:
-    step = {}
-    coded = []
+    step: dict[tuple[int, int], int] = {}
+    coded: list[tuple[int, int]] = []
     for number, front in enumerate(wavefront.fronts(height, width)):
         positions = [(front.row + k, front.column - 3 * k) for k in range(front.size)]
         assert front.span == slice(len(coded), len(coded) + len(positions))

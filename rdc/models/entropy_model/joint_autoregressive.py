@@ -7,6 +7,7 @@ the other: a 32 x 48 latent takes 141 steps instead of 1536.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, Literal
 
 import torch
@@ -58,8 +59,7 @@ class MaskedConv(nn.Conv2d):
         seen = torch.arange(wavefront.KERNEL**2) < wavefront.TAPS
         self.register_buffer("mask", seen.view(wavefront.KERNEL, wavefront.KERNEL), persistent=False)
         nn.init.normal_(self.weight, std=(in_channels * wavefront.TAPS) ** -0.5)
-        assert self.bias is not None, "a bias is the default"
-        nn.init.zeros_(self.bias)
+        nn.init.zeros_(_bias(self))
         with torch.no_grad():
             self.weight.copy_(self.masked_weight())
 
@@ -113,9 +113,9 @@ class Context(nn.Module):
         """One front after the other, as products with the 12 taps that the mask leaves of 25."""
         _, _, height, width = side.shape
         order = wavefront.order(height, width).to(side.device)
-        taps, bias = self.context_prediction.as_matrix(), self.context_prediction.bias
+        taps, bias = self.context_prediction.as_matrix(), _bias(self.context_prediction)
         (first, bias_1), (second, bias_2), (third, bias_3) = (
-            (layer.weight.flatten(1).t(), layer.bias)
+            (layer.weight.flatten(1).t(), _bias(layer))
             for layer in self.entropy_parameters
             if isinstance(layer, nn.Conv2d)
         )
@@ -130,8 +130,8 @@ class Context(nn.Module):
             hidden = F.leaky_relu_(torch.addmm(bias_2, hidden, second))
             parameters.append(torch.addmm(bias_3, hidden, third))
             scale, mean = parameters[-1].chunk(2, 1)
-            here = order[front.span]
-            canvas.write(front, visit(lambda y, here=here: _in_order(y, here), mean, scale))
+            pick = functools.partial(_in_order, positions=order[front.span])
+            canvas.write(front, visit(pick, mean, scale))
         whole = torch.cat(parameters).index_select(0, wavefront.rank(height, width).to(side.device))
         scale, mean = whole.t().reshape(1, -1, height, width).chunk(2, 1)
         return Walked(canvas.latent(), mean, scale)
@@ -189,3 +189,8 @@ def build(spec: ModelSpec) -> JointAutoregressive:
 def _in_order(grid: Tensor, positions: Tensor) -> Tensor:
     """(1, channels, h, w) -> (positions, channels)."""
     return grid[0].flatten(1).t().index_select(0, positions)
+
+
+def _bias(layer: nn.Conv2d) -> Tensor:
+    assert layer.bias is not None, "the context's layers have a bias"
+    return layer.bias
