@@ -162,7 +162,7 @@ def test_elic2022official_weights_give_the_same_numbers() -> None:
     y = theirs.g_a(x)
     side = theirs.latent_codec.hyper
     z = side.h_a(y)
-    # Measured at N=192, M=320: 0 for g_a and h_a, 6.6e-7 for g_s (whose last layer is rewritten), 7e-9 for h_s.
+    # Measured at N=192, M=320: 0 for g_a and h_a, 7e-7 for g_s (its last layer is rewritten), 7e-9 for h_s.
     for got, expected in (
         (g_a(x), y),
         (g_s(y), theirs.g_s(y)),
