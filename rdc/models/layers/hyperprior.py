@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rdc.errors import UserError
-from rdc.models.layers import coding
+from rdc.models.layers import coding, scale_rows
 from rdc.models.layers.gaussian import gaussian_likelihood
 from rdc.spec import ModelSpec, component
 
@@ -138,8 +138,7 @@ class Hyperprior(nn.Module, abc.ABC):
         # One image at a time: another batch size may add in another order.
         with coding.reproducible():
             images = [
-                self.estimate_y(one, self.side(z))
-                for one, z in zip(y.split(1), z_seen.split(1), strict=True)
+                self.estimate_y(one, self.side(z)) for one, z in zip(y.split(1), z_seen.split(1), strict=True)
             ]
         y_hat, likelihood_y = (torch.cat(parts) for parts in zip(*images, strict=True))
         return Output(y_hat, {"y": likelihood_y, "z": likelihood_z})
@@ -205,10 +204,7 @@ class Hyperprior(nn.Module, abc.ABC):
 
     def rows(self, scale: Tensor) -> np.ndarray:
         """Scales -> rows of the Gaussian tables, int32 in the shape of scale."""
-        bounds = coding.scale_bounds(self.indexing)
-        # bucketize counts the bounds below the value, so a scale equal to a level gets that level.
-        rows = torch.bucketize(scale.detach().cpu().clamp_min(coding.SCALE_MIN), bounds, out_int32=True)
-        return rows.contiguous().numpy()
+        return scale_rows.rows(scale.detach().cpu().contiguous().numpy(), self.indexing)
 
     def update(self, *, force: bool = False, update_quantiles: bool = False) -> bool:
         """Build the coding tables; update_quantiles first fits z's quantiles exactly. True if it did."""
