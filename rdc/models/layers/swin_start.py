@@ -17,8 +17,8 @@ from rdc.models.layers.swin import Merge, Split, SwinBlock
 
 ANCHORS = 2  # the last channels of every stage: plus and minus the anchor
 # Anchor over the expected size of a token's signal: one of three times that size is scaled 2 % less. Smaller
-# bends the signal more; larger makes a step of Adam on the weights move it more. After 120 steps a small model
-# (one seed) had an rd_loss of 6.4 with 10, 6.5 with 4 and 7.8 with 25; from random weights 21.
+# bends the signal more; larger makes a step of Adam on the weights move it more. After 120 steps (one small
+# model and seed) rd_loss was 6.4 with 10, 6.5 with 4 and 7.8 with 25; from random weights 21.
 ANCHOR = 10.0
 
 
