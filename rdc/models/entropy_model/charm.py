@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from rdc.errors import UserError
 from rdc.models.layers.conv import conv
-from rdc.models.layers.hyperprior import arguments, channels_of, check_prior_filters, start_bias, synthesis
+from rdc.models.layers.hyperprior import (
+    arguments,
+    channels_of,
+    check_prior_filters,
+    exact,
+    start_bias,
+    synthesis,
+)
 from rdc.models.layers.stepwise import Context, State, Step, Stepwise
 from rdc.spec import Depth, ModelSpec
 from rdc.width import scaled_widths
@@ -135,7 +142,8 @@ class SliceContext(Context):
     def forward(self, state: State, q: Tensor | None) -> Step | None:
         """state.side: (B, 2M, h, w), for the scales first. q: (B, channels of the step, h, w)."""
         if q is None:
-            state.side = self.project(state.side) if self.side == "projected" else state.side
+            with exact(self.training):
+                state.side = self.project(state.side) if self.side == "projected" else state.side
         else:
             first, last = self.steps[state.step - 1]
             parts = zip(self._nets()[first:last], state.pending, q.split(self.channels, 1), strict=True)

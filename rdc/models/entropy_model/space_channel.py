@@ -15,7 +15,7 @@ from rdc.errors import UserError
 from rdc.models.layers.checkerboard import CheckerboardConv, anchors, board, others
 from rdc.models.layers.conv import conv
 from rdc.models.layers.graph import is_reference
-from rdc.models.layers.hyperprior import Pick, arguments, check_prior_filters, start_bias
+from rdc.models.layers.hyperprior import Pick, arguments, check_prior_filters, exact, start_bias
 from rdc.models.layers.stepwise import Context, State, Step, Stepwise
 from rdc.spec import Depth, ModelSpec, component
 from rdc.width import apportioned, scaled_width, scaled_widths
@@ -102,13 +102,14 @@ class Group(nn.Module):
     def gaussians(self, known: Tensor, spatial: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(mean, scale). known: channel context and side information; spatial is null for anchors."""
         first, *rest = self.aggregate
-        if spatial is None:
-            # As with a spatial context of zeros, without multiplying them.
-            out = F.conv2d(known, first.weight[:, 2 * self.channels :], first.bias)  # type: ignore[arg-type, index]
-        else:
-            out = first(torch.cat([spatial, known], 1))
-        for layer in rest:
-            out = layer(out)
+        with exact(self.training):
+            if spatial is None:
+                # As with a spatial context of zeros, without multiplying them.
+                out = F.conv2d(known, first.weight[:, 2 * self.channels :], first.bias)  # type: ignore[arg-type, index]
+            else:
+                out = first(torch.cat([spatial, known], 1))
+            for layer in rest:
+                out = layer(out)
         scale, mean = out.chunk(2, 1)  # the order of CompressAI's weights
         return mean, scale
 
@@ -178,7 +179,9 @@ class SpaceChannelContext(Context):
         kept: Halves = state.pending
         assert q is not None, "the anchors are decoded before the others"
         kept.q = q
-        mean, scale = group.gaussians(kept.known, group.spatial(q))
+        with exact(self.training):
+            spatial = group.spatial(q)
+        mean, scale = group.gaussians(kept.known, spatial)
         state.mean.append(board(kept.mean, mean))
         state.scale.append(board(kept.scale, scale))
         return Step(_picks(others, *_span(state, group)), mean, scale)
