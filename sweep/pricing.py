@@ -16,7 +16,7 @@ from sweep.record import finished_result
 # A training step runs every network forward and backward, which costs twice as much; 2 FLOP per MAC.
 _KFLOP_PER_KMAC = 2 * 3
 _PROBED_MODELS = 3
-_PROBE_PX = 8 * 128**2
+_PROBE_PX = 4 * 128**2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
