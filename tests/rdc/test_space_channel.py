@@ -199,6 +199,29 @@ def test_no_symbol_depends_on_itself_or_later_ones(model: Stepwise, group: int, 
             assert not torch.equal(one[:, last:], two[:, last:])
 
 
+@pytest.mark.parametrize("preset", ["elic", "rdc_d"])
+@torch.no_grad()
+def test_threads_change_no_sum_at_published_widths(preset: str) -> None:
+    """Each on one thread at a time; at these sizes, 1x1 layers on two threads add in another order."""
+    config = conf.compose([f"model={preset}"])
+    model = build(parse_model({group: config[group] for group in (*COMPONENT_GROUPS, "depth")})).entropy_model
+    model.eval()
+    threads = torch.get_num_threads()
+    try:
+        for size in ((2, 3), (3, 5)):
+            z_hat = torch.randn(1, model.entropy_bottleneck.channels, *size).round()
+            seen = []
+            for torch_threads in (1, 2):
+                torch.set_num_threads(torch_threads)
+                with coding.reproducible():
+                    side = model.side(z_hat)
+                    seen.append([side, *model.walk(side, lambda pick, mean, scale: mean.round() + mean)])
+            for one, two in zip(*seen, strict=True):
+                assert torch.equal(one, two)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_two_steps_per_group(model: Stepwise) -> None:
     visits = []
 

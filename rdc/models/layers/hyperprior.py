@@ -310,10 +310,11 @@ class OneStep(Hyperprior):
 
 
 def exact(training: bool) -> AbstractContextManager[None]:
-    """For layers whose CPU kernels add in an order that depends on the number of threads, outside of training.
+    """For layers whose CPU kernels add in an order that depends on the number of threads; not in training.
 
-    Measured with torch 2.15: 1x1 and transposed convolutions and linear layers do, at some sizes; 3x3 and 5x5
-    convolutions of stride 1 do not, between 1 and 4 threads.
+    Measured with torch 2.15 at published widths: 1x1 and transposed convolutions, linear layers, and the 3x3
+    convolution of a small chessboard do at some sizes. 3x3 and 5x5 convolutions of slices and groups, where
+    the work is, gave the same sums with 1 to 4 threads at every size tried.
     """
     return contextlib.nullcontext() if training else coding.one_thread()
 
