@@ -107,6 +107,8 @@ def test_shares_sum_up_stay_themselves_and_only_grow(shares: list[int], more: in
 def test_elics_groups_at_a_quarter() -> None:
     # 16, 16, 32, 64, 192 of 320 channels, times 80 / 320
     assert apportioned((16, 16, 32, 64, 192), 80) == (4, 4, 8, 16, 48)
+    # Nearest to 2.4, 2.4, 4.8, 9.6 and 28.8: neither small nor large groups are favoured.
+    assert apportioned((16, 16, 32, 64, 192), 48) == (2, 2, 5, 10, 29)
 
 
 @pytest.mark.parametrize("name", PRESETS)
