@@ -43,14 +43,14 @@ class Params:
 
     def scaled(self, factor: float, depth: Depth) -> Params:
         """Widths times factor (rdc.width); those that follow the transform's stay null."""
-        widths = {
-            field: values and scaled_widths(values, factor)
-            for field, values in (
-                ("analysis_channels", self.analysis_channels),
-                ("synthesis_channels", self.synthesis_channels),
-            )
-        }
-        return dataclasses.replace(self, **widths)
+        def scale(widths: tuple[int, ...] | None) -> Any:
+            return None if widths is None else scaled_widths(widths, factor)
+
+        return dataclasses.replace(
+            self,
+            analysis_channels=scale(self.analysis_channels),
+            synthesis_channels=scale(self.synthesis_channels),
+        )
 
 
 def analysis_channels(params: Params, depth: Depth) -> tuple[int, int, int]:
