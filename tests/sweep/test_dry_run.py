@@ -9,6 +9,7 @@ import pytest
 
 import conf
 from rdc.complexity import measure
+from rdc.errors import UserError
 from rdc.spec import COMPONENT_GROUPS, Recipe, parse_model
 from sweep.driver import run_sweep
 from sweep.machines import Entries
@@ -41,6 +42,11 @@ def test_trials_are_priced_and_nothing_is_started(
     assert any(line.startswith("2 of 2 trials would run, ") for line in lines)
     assert any("by the speed of a few training steps here" in line for line in lines)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_plan_without_a_possible_architecture_is_an_error(base_overrides: list[str]) -> None:
+    with pytest.raises(UserError, match=r"depth.channels=\[4,4\]: transform=conv needs 3 entries"):
+        run(*base_overrides, "depth.channels=[4,4]", "dry_run=true")
 
 
 def test_what_would_be_skipped_and_why(
