@@ -45,7 +45,7 @@ def test_trials_are_priced_and_nothing_is_started(
 
 
 def test_a_plan_without_a_possible_architecture_is_an_error(base_overrides: list[str]) -> None:
-    with pytest.raises(UserError, match=r"depth.channels=\[4,4\]: transform=conv needs 3 entries"):
+    with pytest.raises(UserError, match=r"depth.channels=\[4, 4\]: transform=conv needs 3 entries"):
         run(*base_overrides, "depth.channels=[4,4]", "dry_run=true")
 
 
