@@ -143,6 +143,13 @@ class TrialSpec:
         )
 
     @property
+    def budget_id(self) -> str:
+        """Trials that share it were trained alike, by the same code: only they may stand on one frontier."""
+        warm = self.warm_start is not None
+        content = [SEMANTICS_VERSION, canonical(self.recipe), self.precision, self.train_data, warm]
+        return _short_hash(["budget", *content])
+
+    @property
     def spec_id(self) -> str:
         warm = canonical(self.warm_start) if self.warm_start else None
         return _short_hash(["spec", self.curve_id, self.lmbda, self.seed, self.eval_data, warm])

@@ -116,6 +116,7 @@ def _failed(spec: TrialSpec, error: JobError, *, attempt: int) -> dict[str, Any]
         "spec_id": spec.spec_id,
         "curve_id": spec.curve_id,
         "arch_id": spec.arch_id,
+        "budget_id": spec.budget_id,
         "label": architecture_label(spec.model),
         "family": spec.model.family,
         "spec": spec.to_dict(),
