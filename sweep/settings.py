@@ -12,6 +12,8 @@ import conf
 from rdc.errors import UserError
 from rdc.spec import COMPONENT_GROUPS, Recipe, parse
 
+# What the runs folder itself holds (sweep.tracking, sweep.ui, benchmarks).
+_RESERVED_NAMES = ("mlflow.db", "mlartifacts", "mlflow-server.log", "benchmarks")
 # Groups that others check: rdc.data, sweep.tracking and rdc.spec.
 _ELSEWHERE = {*COMPONENT_GROUPS, "depth", "data", "tracking"}
 _RUN_FIELDS = (
@@ -148,6 +150,10 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
     top = parse(_TopLevel, fields, where="")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", top.name):
         raise UserError(f"name={top.name!r}: it names a folder; use letters, digits, '-', '_' and '.'")
+    if top.name in _RESERVED_NAMES:
+        raise UserError(
+            f"name={top.name}: the runs folder has a use of its own for that name; choose another"
+        )
     if top.top is not None:
         _at_least(1, "top", top.top)
     if source is None and top.top is not None:
