@@ -27,6 +27,9 @@ MAX_SYMBOL = 2**24  # beyond it fp32 cannot hold y_hat exactly; only a diverged 
 # A prior wider than this many symbols on one side of its median is cut; the rest uses the coder's escape.
 # Tables have 16-bit frequencies, so each entry costs at least 1/65536.
 MAX_PRIOR_REACH = 1024
+# Bits of a symbol at most: 16 for its table, then an escape of 4 to say how many pieces of 4 follow, and 7.
+MAX_SYMBOL_BYTES = 8
+FINAL_STATE_BYTES = 8
 
 
 class Tables(NamedTuple):
@@ -53,11 +56,29 @@ def decode(data: bytes, rows: np.ndarray, tables: Tables) -> np.ndarray:
 
     picks = rows.ravel().tolist()
     padding = [0] * max(0, MIN_SYMBOLS - len(picks))
-    # The decoder does not know where its input ends: zeros keep a forged stream from reading foreign memory.
-    # Eight bytes hold the longest escape of one symbol.
-    slack = bytes(8 * (len(picks) + MIN_SYMBOLS) + 64)
-    values = RansDecoder().decode_with_indexes(data + slack, picks + padding, *tables)
+    values = RansDecoder().decode_with_indexes(with_slack(data, len(picks), tables), picks + padding, *tables)
     return np.asarray(values[: len(picks)], dtype=np.int32).reshape(rows.shape)
+
+
+def with_slack(data: bytes, count: int, tables: Tables) -> bytes:
+    """data and the zeros that keep a forged stream of `count` symbols from reading foreign memory.
+
+    The decoder does not know where its input ends. An escape counts its pieces of 4 bits in unary: 4 bits of
+    data, all ones, ask for 15 pieces more, so data can ask for 15 times its own size; hence a stream longer
+    than any that `encode` writes is refused first. Beyond the data every word is zero, and a count ends
+    within the 8 pieces that the decoder's state holds: at most 134 pieces, or 74 bytes with the symbol.
+    Where escapes are rare, the state can hold few of such length: its 63 bits and the choice among 64 tables
+    for each symbol do not buy more than one in seven symbols, 12 bytes on average.
+    """
+    coded = max(count, MIN_SYMBOLS)
+    longest = MAX_SYMBOL_BYTES * coded + FINAL_STATE_BYTES
+    if len(data) > longest:
+        raise UserError(
+            f"a stream of {len(data)} bytes holds {count} symbols, which take at most {longest}: "
+            "the file is forged or damaged; get it again"
+        )
+    escapes_are_rare = all(cdf[-1] - cdf[-2] <= 2**8 for cdf in tables.cdfs)
+    return data.ljust(16 * len(data) + (16 if escapes_are_rare else 80) * coded + 1024, b"\0")
 
 
 def tables_of(model: Any) -> Tables:
