@@ -154,7 +154,7 @@ def _point_table(table: pd.DataFrame, anchors: Sequence[Anchor]) -> str:
     ]
     heads += [("saves vs", f"{anchor.name} %") for anchor in anchors]
     body = []
-    keys = ["arch_id", "budget_id", "dataset", "lmbdas"]
+    keys = ["arch_id", "curve_id", "budget_id", "dataset", "lmbdas"]
     for _, rows in table.sort_values("kflop_per_px_dec", kind="stable").groupby(keys, sort=False):
         first = rows.iloc[0]
         savings = rows.set_index("anchor")["rate_saving_pct"]

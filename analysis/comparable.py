@@ -63,9 +63,10 @@ def comparable(frame: pd.DataFrame, objectives: list[str], choice: Choice | None
     return Selection(frame[reasons == ""], reasons, _message(usable, frame[reasons == ""]))
 
 
-def average_seeds(rows: pd.DataFrame, by: Sequence[str] = ("arch_id",)) -> pd.DataFrame:
-    """One row per group, such as an architecture: means of all numbers, `seeds` counts what went in.
+def average_seeds(rows: pd.DataFrame, by: Sequence[str] = ("arch_id", "curve_id")) -> pd.DataFrame:
+    """One row per group: means of all numbers, `seeds` counts what went in.
 
+    An architecture has several curves where its trials started from different weights.
     The rate savings are those of the averaged point; spec_ids are joined by ';'. Single rows stay untouched.
     """
     groups = rows.groupby(list(by), sort=False, dropna=False)
@@ -109,10 +110,14 @@ def _keep(frame: pd.DataFrame, names: list[str], value: str | float | None, opti
 
 
 def _largest_group(frame: pd.DataFrame) -> pd.Series:
-    """Most architectures; of equals the usual lmbda, then the first by name."""
-    groups = frame.groupby(_GROUP, sort=True)["arch_id"].nunique().reset_index(name="architectures")
+    """Most architectures; of equals the usual lmbda, then the newest code, then the first by name."""
+    by_group = frame.groupby(_GROUP, sort=True)
+    counts = by_group.agg(architectures=("arch_id", "nunique"), code=("semantics_version", "max"))
+    groups = counts.reset_index()
     groups["away"] = (groups["lmbda"] - USUAL_LMBDA).abs()
-    return groups.sort_values(["architectures", "away"], ascending=[False, True], kind="stable").iloc[0]
+    groups["code"] = groups["code"].fillna(0)
+    order = ["architectures", "away", "code"]
+    return groups.sort_values(order, ascending=[False, True, False], kind="stable").iloc[0]
 
 
 def _message(usable: pd.DataFrame, taken: pd.DataFrame) -> str:
@@ -133,14 +138,18 @@ def _message(usable: pd.DataFrame, taken: pd.DataFrame) -> str:
 
 
 def _names(frame: pd.DataFrame, name: str) -> dict[str | float, str]:
-    """Key -> what to call it: its name where that is unique, else name, warm start and key."""
+    """Key -> what to call it: its name where that is unique, else name, what explains the difference, key."""
     if name == "lmbda":
         return {value: f"{value:g}" for value in sorted(frame["lmbda"].unique())}
     label = {"dataset_hash": "dataset", "budget_id": "budget"}[name]
     firsts = frame.sort_values([label, name]).drop_duplicates(name)
     alike = firsts[label].duplicated(keep=False) | (firsts[label] == "")
+    versions = firsts["semantics_version"].nunique() > 1
     called = {}
     for (_, row), ambiguous in zip(firsts.iterrows(), alike, strict=True):
-        warm = ", warm-started" if name == "budget_id" and row["warm_start"] else ""
-        called[row[name]] = f"{row[label]}{warm} [{row[name]}]".strip() if ambiguous else row[label]
+        why = ""
+        if name == "budget_id":
+            why += ", warm-started" if row["warm_start"] else ""
+            why += f", code of version {row['semantics_version']}" if versions else ""
+        called[row[name]] = f"{row[label]}{why} [{row[name]}]".strip() if ambiguous else row[label]
     return called

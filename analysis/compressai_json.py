@@ -71,12 +71,14 @@ def _tree(curve: TrialCurve, name: str) -> dict[str, Any]:
 def _unique_names(curves: list[TrialCurve]) -> list[str]:
     """Labels, with the ids that tell equal ones apart."""
     labels = [curve.label for curve in curves]
+    long = [f"{curve.label} {curve.arch_id} {curve.budget_id}".strip() for curve in curves]
+    on_same_images = [(curve.dataset, name) for curve, name in zip(curves, long, strict=True)]
     names = []
-    for curve in curves:
+    for curve, name, place in zip(curves, long, on_same_images, strict=True):
         if labels.count(curve.label) == 1:
             names.append(curve.label)
-        else:
-            names.append(f"{curve.label} {curve.arch_id} {curve.budget_id}".strip())
+        else:  # the same architecture in the same budget may have started from several origins
+            names.append(f"{name} {curve.curve_id}" if on_same_images.count(place) > 1 else name)
     return names
 
 

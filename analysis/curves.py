@@ -28,6 +28,7 @@ class TrialCurve:
 
     label: str
     arch_id: str
+    curve_id: str
     budget_id: str
     dataset: str
     rows: pd.DataFrame
@@ -42,16 +43,18 @@ class TrialCurve:
 
 
 def trial_curves(frame: pd.DataFrame) -> list[TrialCurve]:
-    """All good trials with lmbda, rate and PSNR, grouped by architecture, budget and evaluation set."""
+    """All good trials with lmbda, rate and PSNR, grouped by curve_id, budget and evaluation set."""
     frame = distinct_labels(frame)
     finite = np.isfinite(frame[["lmbda", "bpp", "psnr_db"]].astype("float64")).all(axis=1)
     usable = frame[(frame["status"] == "ok") & finite]
-    key = ["arch_id", "budget_id", "dataset_hash"]
+    key = ["arch_id", "curve_id", "budget_id", "dataset_hash"]
     curves = []
-    for (arch_id, budget_id, _), group in average_seeds(usable, [*key, "lmbda"]).groupby(key, sort=False):
+    averaged = average_seeds(usable, [*key, "lmbda"])
+    for (arch_id, curve_id, budget_id, _), group in averaged.groupby(key, sort=False):
         rows = group.sort_values("bpp", kind="stable", ignore_index=True)
         first = rows.iloc[0]
-        curves.append(TrialCurve(first["label"], str(arch_id), str(budget_id), first["dataset"], rows))
+        ids = {"arch_id": str(arch_id), "curve_id": str(curve_id), "budget_id": str(budget_id)}
+        curves.append(TrialCurve(label=first["label"], dataset=first["dataset"], rows=rows, **ids))
     return curves
 
 
@@ -84,6 +87,7 @@ def _compare(curve: TrialCurve, rows: pd.DataFrame, anchor: Anchor, settings: Se
         "label": curve.label,
         "family": first["family"],
         "arch_id": curve.arch_id,
+        "curve_id": curve.curve_id,
         "budget": first["budget"],
         "budget_id": curve.budget_id,
         "warm_started": first["warm_start"] != "",

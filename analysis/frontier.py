@@ -29,7 +29,8 @@ class FrontierReport:
     """What `write_report` found and wrote.
 
     trials: every trial, with on_frontier, dominated_by and off_frontier_reason.
-    architectures: the compared ones, seeds averaged, with on_frontier and dominated_by.
+    architectures: the compared ones, seeds averaged, with on_frontier and dominated_by; one that was
+        trained from several origins has a row for each.
     frontier: those that nobody dominates, cheapest last objective first.
     files: the written files. text: what was, or would have been, printed.
     """
@@ -132,13 +133,18 @@ def costs(frame: pd.DataFrame, objectives: Sequence[str]) -> npt.NDArray[np.floa
     return frame[list(objectives)].to_numpy(dtype=np.float64) * signs
 
 
+def _curve_key(rows: pd.DataFrame) -> pd.Series:
+    return rows["arch_id"] + "/" + rows["curve_id"]
+
+
 def mark(trials: pd.DataFrame, selection: Selection, architectures: pd.DataFrame) -> pd.DataFrame:
-    """All trials with the fate of their architecture, or why they took no part."""
-    fate = architectures.set_index("arch_id")
+    """All trials with the fate of their curve, or why they took no part."""
+    fate = architectures.set_index(_curve_key(architectures))
+    key = _curve_key(trials)
     took_part = selection.reasons == ""
     marked = trials.assign(
-        on_frontier=took_part & trials["arch_id"].isin(fate.index[fate["on_frontier"]]),
-        dominated_by=trials["arch_id"].map(fate["dominated_by"]).where(took_part, ""),
+        on_frontier=took_part & key.isin(fate.index[fate["on_frontier"]]),
+        dominated_by=key.map(fate["dominated_by"]).where(took_part, ""),
         off_frontier_reason=selection.reasons,
     )
     front = ["spec_id", "label", "family", "status", *(c.name for c in FRONTIER_COLUMNS)]

@@ -247,6 +247,7 @@ def _fill_identity(frame: pd.DataFrame) -> pd.DataFrame:
 
     fill("label", frame["arch_id"])
     fill("arch_id", frame["label"])
+    fill("curve_id", frame["arch_id"])
     fill("budget_id", frame["budget"])
     fill("dataset_hash", frame["dataset"])
     fill("status", "ok")

@@ -86,7 +86,7 @@ _IDENTITY = (
     _number("lmbda", "1", "-", "spec.lmbda", None, "Weight of 255^2 MSE against bpp in the loss."),
     _number(
         "seed", "1", "-", "spec.seed", None,
-        "Random seed; seeds of one architecture are averaged.", kind="int",
+        "Random seed; seeds of one curve_id are averaged.", kind="int",
     ),
     _text("transform", "spec.model.transform.name", "Analysis and synthesis transform."),
     _text("entropy_model", "spec.model.entropy_model.name", "Entropy model."),
@@ -214,7 +214,11 @@ _TRAINING = (
     _text("budget", "training.budget", "Name of the training budget."),
     Column(
         name="budget_id", unit="-", kind="text", origin="derived",
-        description="Id shared by trials trained alike: recipe, precision, training images, warm start.",
+        description="Id of trials trained alike: code, recipe, precision, training images, warm start.",
+    ),
+    _number(
+        "semantics_version", "1", "-", "environment.semantics_version", None,
+        "Raised when code changes the results of the same specification.", kind="int",
     ),
     _number("steps", "steps", "-", "training.steps", None, "Optimiser steps.", kind="int"),
     _number(

@@ -135,4 +135,7 @@ def main() -> int:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
+    from rdc.lean_import import lean_compressai
+
+    lean_compressai()
     sys.exit(main())

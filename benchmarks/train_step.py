@@ -212,4 +212,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
+    from rdc.lean_import import lean_compressai
+
+    lean_compressai()
     main()

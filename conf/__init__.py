@@ -13,6 +13,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rdc.errors import UserError
@@ -27,7 +28,7 @@ MODEL_KEYS = (*MODEL_GROUPS, "width", "compressai")
 
 def compose(overrides: Sequence[str] = (), config_name: str = "config") -> dict[str, Any]:
     """Configuration with Hydra overrides applied, as plain dictionaries; raises UserError in one line."""
-    with _hydra():
+    with _hydra(overrides):
         return _compose(list(overrides), config_name)
 
 
@@ -37,7 +38,7 @@ def compose_points(overrides: Sequence[str], points: Sequence[Sequence[str]]) ->
     A choice that touches only its own group is composed once and put in place wherever a point names it;
     everything else goes through Hydra as a whole. Points may set the model only.
     """
-    with _hydra():
+    with _hydra([*overrides, *(text for point in points for text in point)]):
         composer = _PointComposer(list(overrides))
         return [composer.compose(list(point)) for point in points]
 
@@ -65,8 +66,8 @@ def override_value(value: Any) -> str:
     return str(value)
 
 
-def explain(error: Exception) -> str:
-    """What is wrong with an override, in one line that names what exists."""
+def explain(error: Exception, overrides: Sequence[str] = ()) -> str:
+    """What is wrong with an override, in one line that names what exists. overrides: those in use."""
     from hydra.errors import MissingConfigException, OverrideParseException
 
     text = str(error)
@@ -78,6 +79,8 @@ def explain(error: Exception) -> str:
         return f"{choice}: there is no such configuration file"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: this is no override in Hydra's grammar ({text.splitlines()[0]})"
+    if is_no_choice(error):
+        return _no_choice(overrides)
     match = re.match(r"Could not override '([^']+)'", text)
     if match:
         return _unknown_key(match.group(1), error)
@@ -87,6 +90,25 @@ def explain(error: Exception) -> str:
     lines = [*text.splitlines(), *str(error.__cause__ or "").splitlines()[:1]]
     useful = [line.strip() for line in lines if line.strip() and not line.startswith("See https")]
     return "; ".join(useful)
+
+
+def is_no_choice(error: Exception) -> bool:
+    """Whether Hydra found something else than a name where a group is chosen; it has no error of its own."""
+    return isinstance(error, ValueError) and str(error).startswith("Config group override must be a string")
+
+
+def _no_choice(overrides: Sequence[str]) -> str:
+    for text in overrides:
+        group, _, value = text.lstrip("+").partition("=")
+        choices = sorted(path.stem for path in (Path(__file__).parent / group).glob("*.yaml"))
+        plain = value.strip("'\"")
+        if (
+            "." not in group
+            and choices
+            and (not _WORD.fullmatch(plain) or plain.lower() in _WORDS_WITH_A_MEANING)
+        ):
+            return f"{text}: {group} is chosen by name; it has: {', '.join(choices)}"
+    return "a group is chosen by name, such as budget=quick; --help lists what there is"
 
 
 HOW_TO_SWEEP = (
@@ -108,7 +130,7 @@ def _unknown_key(key: str, error: Exception) -> str:
 
 
 @contextmanager
-def _hydra() -> Iterator[None]:
+def _hydra(overrides: Sequence[str]) -> Iterator[None]:
     from hydra import initialize_config_module
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -117,7 +139,11 @@ def _hydra() -> Iterator[None]:
         with initialize_config_module("conf", version_base="1.3"):
             yield
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error)) from error
+        raise UserError(explain(error, overrides)) from error
+    except ValueError as error:
+        if not is_no_choice(error):
+            raise
+        raise UserError(explain(error, overrides)) from error
 
 
 def _compose(overrides: list[str], config_name: str = "config") -> dict[str, Any]:

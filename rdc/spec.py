@@ -164,6 +164,18 @@ class TrialSpec:
         )
 
     @property
+    def budget_id(self) -> str:
+        """Trials that share it were trained alike, by the same code: only they may stand on one frontier.
+
+        Weights trained elsewhere, by unknown budgets, form a group of their own.
+        """
+        if self.weights is not None:
+            return _short_hash(["budget", SEMANTICS_VERSION, "external", self.weights.source])
+        warm = self.warm_start is not None
+        content = [SEMANTICS_VERSION, canonical(self.recipe), self.precision, self.train_data, warm]
+        return _short_hash(["budget", *content])
+
+    @property
     def spec_id(self) -> str:
         given = self.warm_start or self.weights
         start = canonical(given) if given else None

@@ -107,14 +107,14 @@ class _Trainer:
         self._metrics = metrics
         self._device = next(codec.parameters()).device
         self._window = torch.zeros(len(STATISTICS), device=self._device)
-        self._good = self._snapshot()
         self._last_tick_s = self._last_save_s = time.monotonic()
         self._timed_steps, self._timed_s = 0, 0.0
+        self._good = self._saved = self._snapshot()
 
     def continue_from(self, resume: ResumePoint) -> None:
         self._restore(resume)
         self.progress.resumed_at_steps.append(self.progress.step)
-        self._good = self._snapshot()
+        self._good = self._saved = self._snapshot()
         self._metrics.event("resume", step=self.progress.step)
 
     def run_to_the_end(self) -> None:
@@ -128,6 +128,8 @@ class _Trainer:
                 step == slope_start(steps) or (run.validate_every and step % run.validate_every == 0)
             ):
                 self._validate()
+            if self._is_good_enough_to_return_to():
+                self._good = self._snapshot()
             if time.monotonic() - self._last_save_s >= run.checkpoint_every_s or step == steps:
                 self._save()
 
@@ -166,9 +168,15 @@ class _Trainer:
         self._write_line(loss=loss, bpp=bpp, mse=mse_mean, rd_loss_=total, aux_loss=aux_loss)
         self._window.zero_()
         progress.window_steps = 0
-        if progress.step - self._good.progress.step >= SNAPSHOT_STEPS and self.learner.is_finite():
-            self._good = self._snapshot()
         return True
+
+    def _is_good_enough_to_return_to(self) -> bool:
+        """Whether all losses up to here are known, the last such state is long ago, and no weight broken."""
+        return (
+            self.progress.window_steps == 0
+            and self.progress.step - self._good.progress.step >= SNAPSHOT_STEPS
+            and self.learner.is_finite()
+        )
 
     def _write_line(self, *, loss: float, bpp: float, mse: float, rd_loss_: float, aux_loss: float) -> None:
         self._tick()
@@ -215,6 +223,7 @@ class _Trainer:
         rollback = {"step": step, "to_step": self.progress.step, "cause": cause, "learning_rate": rate}
         self.progress.rollbacks = [*rollbacks, rollback]
         self._metrics.event("rollback", **rollback)
+        self._good = self._snapshot()  # the same weights, with the new rate and the record of why
         _log.warning("rolled back to step %d: %s", self.progress.step, cause)
 
     def _validate(self) -> None:
@@ -224,13 +233,21 @@ class _Trainer:
         write_validation(self._metrics, self.progress.step, result)
 
     def _save(self) -> None:
-        """Write resume.pt, unless the weights are already broken and the next log line will find out."""
-        self._tick()
-        if self.learner.is_finite():
-            save_resume(Path(self._run.folder), self._snapshot(), spec_id=self._spec.spec_id)
+        """Write resume.pt: the state that training would roll back to now, or the final one.
+
+        A later state may be diverging already. A resumed training could go back no further than to it, and
+        would end elsewhere than an undisturbed one.
+        """
+        point = self._good
+        if self.progress.step == self._spec.recipe.steps and self.learner.is_finite():
+            point = self._snapshot()
+        if point is not self._saved:
+            save_resume(Path(self._run.folder), point, spec_id=self._spec.spec_id)
+            self._saved = point
         self._last_save_s = time.monotonic()
 
     def _snapshot(self) -> ResumePoint:
+        self._tick()
         progress = dataclasses.replace(self.progress, window=self._window.tolist())
         return ResumePoint(progress, self.learner.state(), self._metrics.size_bytes)
 

@@ -274,6 +274,7 @@ def _identity(spec: TrialSpec) -> dict[str, Any]:
         "spec_id": spec.spec_id,
         "curve_id": spec.curve_id,
         "arch_id": spec.arch_id,
+        "budget_id": spec.budget_id,
         "label": trial_label(spec),
         "family": spec.model.family,
         "spec": spec.to_dict(),

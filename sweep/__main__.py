@@ -10,7 +10,7 @@ import signal
 import sys
 from typing import Any
 
-from conf import HOW_TO_SWEEP, explain
+from conf import HOW_TO_SWEEP, explain, is_no_choice
 from rdc.errors import UserError
 from rdc.lean_import import lean_compressai
 
@@ -34,6 +34,13 @@ def main() -> int:
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + signal.SIGPIPE
+    except OSError as error:  # a full disk, a folder that may not be written
+        if error.errno is None or "HYDRA_FULL_ERROR" in os.environ:
+            raise
+        name = error.filename2 or error.filename
+        where = f"{name}: " if name else ""
+        print(f"error: {where}{error.strerror}; HYDRA_FULL_ERROR=1 shows where it happened", file=sys.stderr)
+        return 2
 
 
 def _composed(argv: list[str]) -> tuple[dict[str, Any], list[str]] | None:
@@ -70,7 +77,11 @@ def _composed(argv: list[str]) -> tuple[dict[str, Any], list[str]] | None:
     except (HydraException, OmegaConfBaseException) as error:
         if asked_for_trace:
             raise
-        raise UserError(explain(error)) from error
+        raise UserError(explain(error, argv[1:])) from error
+    except ValueError as error:
+        if asked_for_trace or not is_no_choice(error):
+            raise
+        raise UserError(explain(error, argv[1:])) from error
     finally:
         if not asked_for_trace:
             del os.environ["HYDRA_FULL_ERROR"]

@@ -104,6 +104,7 @@ class _Driver:
         self._executor: Executor | None = None
         self._tracker: Any = None
         self._display: Display | None = None
+        self._recorded = False  # whether sweep.json speaks of this command
 
     def run(self) -> int:
         """The whole command, with everything given back however it ends."""
@@ -148,6 +149,7 @@ class _Driver:
             self._say(note)
         data.save(plan.folder)
         sweep = write_sweep(plan, self._command, environment(resolve_device("cpu")))
+        self._recorded = True
         self._tracker = open_tracker(self._config["tracking"], plan.folder, sweep, self._say)
         return plan
 
@@ -282,11 +284,16 @@ class _Driver:
         from analysis.errors import AnalysisError
         from analysis.frontier import write_report
 
-        close_sweep(plan.folder, "finished")
+        self._close("finished")
         try:
             return write_report(plan.folder, print_table=False).text
         except AnalysisError as error:
             return f"no report: {error}"
+
+    def _close(self, status: str) -> None:
+        """A command that ends before it plans leaves the record of earlier ones alone."""
+        if self._recorded:
+            close_sweep(self._settings.folder, status)
 
     @contextlib.contextmanager
     def _closed_properly(self) -> Iterator[None]:
@@ -299,10 +306,10 @@ class _Driver:
             status = "KILLED"
             running = len(self._executor.running()) if self._executor else 0
             self._say(f"\ninterrupted; stopping {running} running trials (Ctrl-C again kills them at once)")
-            close_sweep(self._settings.folder, "interrupted")
+            self._close("interrupted")
             raise
         except BaseException:
-            close_sweep(self._settings.folder, "failed")
+            self._close("failed")
             raise
         finally:
             if self._executor is not None:

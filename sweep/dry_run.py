@@ -9,7 +9,15 @@ from typing import Any
 
 from rdc.result import read_any, shares_of_paper
 from sweep.machines import known_precision, precision_by_probes
-from sweep.plan import Candidate, PlannedTrial, Precision, SweepPlan, choose_data, make_plan
+from sweep.plan import (
+    Candidate,
+    PlannedTrial,
+    Precision,
+    SweepPlan,
+    choose_data,
+    make_plan,
+    require_possible,
+)
 from sweep.pricing import Price, PriceList, Speed, probed_speed, speed_of_finished
 from sweep.progress import duration
 from sweep.record import finished_result
@@ -19,7 +27,9 @@ _HEADS = ("trial", "architecture", "params M", "decode kFLOP/px", "training PFLO
 
 
 def show_dry_run(config: Mapping[str, Any], settings: Settings, candidates: Sequence[Candidate]) -> None:
-    """Print the plan as a table with its sums."""
+    """Print the plan as a table with its sums; UserError if not one architecture is possible."""
+    if all(candidate.refusal is not None for candidate in candidates):
+        require_possible(candidates)
     data = choose_data(settings, print)
     precision, why = _precision(settings)
     plan = make_plan(config, settings, candidates, data, precision)

@@ -29,6 +29,9 @@ _LOOK_FOR_NODES_EVERY_S = 10.0
 _CONNECT_LIMIT_S = 10.0
 # How long a sweep may be without any slot that takes jobs, at the start or after nodes have died.
 _NO_SLOT_LIMIT_S = 180.0
+_CONTINUE = "what is finished is kept, and the same command continues"
+# The processes of an embedded Ray without which nothing runs any more. They are children of this process.
+_VITAL = ("raylet", "gcs_server")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,6 +137,7 @@ class RayExecutor:
         self._failed_starts = 0
         self._slots_since = 0.0
         self._owns_connection = True
+        self._vital: dict[int, str] = {}  # pid -> name, of an embedded Ray
 
     def start(self) -> list[NodeSlots]:
         """Start or join Ray and begin to start the slots, which import for seconds before they take jobs."""
@@ -163,6 +167,7 @@ class RayExecutor:
     def poll(self, timeout_s: float) -> list[Outcome]:
         import ray
 
+        self._require_ray()
         self._look_after_slots()
         while self._returned and (handle := self._free_slot(self._returned[0])) is not None:
             self._run_on(handle, self._returned.pop(0))
@@ -182,6 +187,12 @@ class RayExecutor:
     def stop(self, grace_s: float) -> None:
         import ray
 
+        if self._dead():  # it took the slots with it; whatever is asked of it now only waits
+            self._handles.clear()
+            self._returned.clear()
+            with contextlib.suppress(Exception):
+                ray.shutdown()
+            return
         busy = [handle for handle in self._handles if handle.job_ref is not None]
         with contextlib.suppress(ray.exceptions.RayError):
             for handle in busy:
@@ -252,13 +263,24 @@ class RayExecutor:
 
     # Slots and nodes
 
+    def _require_ray(self) -> None:
+        """Ray itself does not tell its driver when its raylet is killed."""
+        if dead := self._dead():
+            raise UserError(f"Ray on this machine has died (its {dead} is gone); {_CONTINUE}")
+
+    def _dead(self) -> str:
+        """Which vital process of an embedded Ray has ended; empty if none."""
+        return next((name for pid, name in self._vital.items() if _name_of_child(pid) != name), "")
+
     def _look_after_slots(self) -> None:
         self._look_for_ready_slots()
         now = time.monotonic()
         if any(handle.ready for handle in self._handles):
             self._slots_since = now
         elif now - self._slots_since > _NO_SLOT_LIMIT_S:
-            raise UserError(f"no slot was ready for {_NO_SLOT_LIMIT_S:.0f} s; see {self._settings.log}")
+            raise UserError(
+                f"no slot was ready for {_NO_SLOT_LIMIT_S:.0f} s; see {self._settings.log}; {_CONTINUE}"
+            )
         if now - self._looked_for_nodes_at >= _LOOK_FOR_NODES_EVERY_S:
             self._fill_nodes()
 
@@ -351,6 +373,7 @@ class RayExecutor:
                 usable = len(os.sched_getaffinity(0))
                 cpus = max(usable, (self._wanted_slots or 0) * self._cpus)
                 ray.init(address="local", num_cpus=cpus, object_store_memory=100 * 2**20, **quiet)
+                self._vital = _vital_children()
             else:
                 quiet.pop("include_dashboard")
                 ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": path}}, **quiet)
@@ -358,6 +381,21 @@ class RayExecutor:
             where = "on this machine" if address == "local" else f"at {address}"
             text = " ".join(str(error).split())
             raise UserError(f"cannot start Ray {where}: {text}") from error
+
+
+def _vital_children() -> dict[int, str]:
+    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    return {pid: name for pid in pids if (name := _name_of_child(pid)) in _VITAL}
+
+
+def _name_of_child(pid: int) -> str:
+    """The name of a living child of this process; empty for any other process, and for a zombie."""
+    try:
+        before, _, after = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+    except OSError:
+        return ""
+    state, parent = after.split()[:2]
+    return before.partition("(")[2] if state not in "ZX" and int(parent) == os.getpid() else ""
 
 
 def _check_reachable(address: str) -> None:

@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rdc.errors import UserError
 from rdc.files import atomic_write_json, read_json
@@ -28,8 +28,7 @@ SWEEP_SCHEMA_VERSION = 1
 @contextlib.contextmanager
 def sweep_lock(folder: Path) -> Iterator[None]:
     """One driver per sweep folder; UserError names who has it. Released however the process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "driver.lock", "a+") as file:
+    with _opened_lock(folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -42,6 +41,16 @@ def sweep_lock(folder: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield
+
+
+def _opened_lock(folder: Path) -> TextIO:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return open(folder / "driver.lock", "a+")
+    except OSError as error:
+        raise UserError(
+            f"{folder}: a sweep cannot have this folder ({error.strerror}); choose another runs_dir= or name="
+        ) from None
 
 
 def finished_result(trial: PlannedTrial) -> dict[str, Any] | None:
@@ -71,7 +80,15 @@ def result_after(trial: PlannedTrial, attempts_before: int, error: JobError | No
 def read_sweep(folder: Path) -> dict[str, Any] | None:
     """sweep.json of an earlier command, if there is one."""
     path = folder / SWEEP_FILE
-    return dict(read_json(path)) if path.exists() else None
+    if not path.exists():
+        return None
+    sweep = read_json(path)
+    trials = sweep.get("trials", []) if isinstance(sweep, dict) else None
+    if not isinstance(trials, list) or not all(isinstance(t, dict) and "spec_id" in t for t in trials):
+        raise UserError(
+            f"{path}: is not the record of a sweep; move it away, and the same command keeps what is finished"
+        )
+    return dict(sweep)
 
 
 def write_sweep(plan: SweepPlan, command: Sequence[str], versions: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,6 +133,7 @@ def _failed(spec: TrialSpec, error: JobError, *, attempt: int) -> dict[str, Any]
         "spec_id": spec.spec_id,
         "curve_id": spec.curve_id,
         "arch_id": spec.arch_id,
+        "budget_id": spec.budget_id,
         "label": trial_label(spec),
         "family": spec.model.family,
         "spec": spec.to_dict(),

@@ -15,6 +15,8 @@ from rdc.spec import Recipe, parse
 
 # What others check: rdc.configured, rdc.data and sweep.tracking.
 _ELSEWHERE = {*MODEL_KEYS, "data", "tracking"}
+# What the runs folder itself holds (sweep.tracking, sweep.ui, benchmarks).
+_RESERVED_NAMES = ("mlflow.db", "mlartifacts", "mlflow-server.log", "benchmarks")
 _RUN_FIELDS = (
     "precision",
     "validate_every",
@@ -170,6 +172,10 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
     top = parse(_TopLevel, fields, where="")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", top.name):
         raise UserError(f"name={top.name!r}: it names a folder; use letters, digits, '-', '_' and '.'")
+    if top.name in _RESERVED_NAMES:
+        raise UserError(
+            f"name={top.name}: the runs folder has a use of its own for that name; choose another"
+        )
     if top.top is not None:
         _at_least(1, "top", top.top)
     if source is None and top.top is not None:

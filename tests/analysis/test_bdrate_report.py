@@ -166,3 +166,11 @@ def test_infinite_psnr_is_no_point_of_a_curve(tmp_path: Path) -> None:
     perfect["evaluation"]["psnr_db"] = math.inf
     found = run(write_sweep(tmp_path / "s", [perfect, result(64)]))
     assert set(found.table["label"]) == {"conv 64-64-64/96 scale"}
+
+
+def test_points_from_two_origins_are_two_points(tmp_path: Path) -> None:
+    trees = [result(64, warm_start={"spec_id": name * 12, "lmbda": 0.013}) for name in "ab"]
+    trees[1]["evaluation"]["bpp"] *= 1.1
+    found = run(write_sweep(tmp_path / "s", trees))
+    assert len(found.table) == 4
+    assert found.text.count("conv 64-64-64/96 scale") == 2

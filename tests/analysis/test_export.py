@@ -58,3 +58,9 @@ def test_compressai_plots_what_we_export(tmp_path: Path) -> None:
         output = tmp_path / f"{metric}.png"
         plot["main"](["-f", *map(str, files), "-m", metric, "-o", str(output)])
         assert output.stat().st_size > 1000
+
+
+def test_curves_from_two_origins_are_two_files(tmp_path: Path) -> None:
+    trees = [result(64, warm_start={"spec_id": name * 12, "lmbda": 0.013}) for name in "ab"]
+    files = export(read(write_sweep(tmp_path / "s", trees)), tmp_path / "out")
+    assert len(set(files)) == 2

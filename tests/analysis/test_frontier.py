@@ -1,6 +1,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -242,3 +243,40 @@ def test_equal_labels_of_different_architectures_are_told_apart(tmp_path: Path) 
     found = quietly(write_sweep(tmp_path / "s", [one, other]))
     assert f"{one['label']} #{one['arch_id'][:4]}" in found.text
     assert f"{one['label']} #{other['arch_id'][:4]}" in found.text
+
+
+def newer(tree: dict[str, Any], *, budget_id: str = "b" * 12, version: int = 2) -> dict[str, Any]:
+    """The same result from newer code: it names its budget, and its architecture has another id."""
+    environment = {**tree["environment"], "semantics_version": version}
+    ids = {name: "x" + tree[name][1:] for name in ("arch_id", "spec_id", "curve_id")}
+    return {**tree, **ids, "budget_id": budget_id, "environment": environment}
+
+
+def test_results_of_older_code_are_left_aside_and_the_report_says_so(tmp_path: Path) -> None:
+    old = grid()
+    new = [newer(tree) for tree in grid()]
+    source = read(write_sweep(tmp_path / "s", [*old, *new]))
+    found = compare(source, tmp_path / "o")
+    assert set(found.architectures["budget_id"]) == {"b" * 12}
+    assert len(found.architectures) == len(new)
+    reasons = found.trials.set_index("spec_id")["off_frontier_reason"]
+    assert {reasons[tree["spec_id"]] for tree in old} == {"other budget"}
+    text = " ".join(found.text.split())
+    assert "code of version 1" in text
+    assert f"taken quick, code of version 2 [{'b' * 12}] (--budget chooses); 12 architectures remain" in text
+
+
+def test_an_architecture_trained_from_two_origins_is_not_averaged(tmp_path: Path) -> None:
+    origins = [
+        result(64, seed=seed, warm_start={"spec_id": origin, "lmbda": 0.013})
+        for origin in ("a" * 12, "b" * 12)
+        for seed in (0, 1)
+    ]
+    for tree, loss in zip(origins, (1.0, 1.2, 2.0, 2.2), strict=True):
+        tree["evaluation"]["rd_loss"] = loss
+    found = quietly(write_sweep(tmp_path / "s", origins))
+    assert sorted(found.architectures["rd_loss"]) == pytest.approx([1.1, 2.1])
+    assert set(found.architectures["seeds"]) == {2}
+    assert len(found.frontier) == 1
+    fates = found.trials.set_index("spec_id")["on_frontier"]
+    assert [bool(fates[tree["spec_id"]]) for tree in origins] == [True, True, False, False]

@@ -197,3 +197,11 @@ def test_the_last_sweep_is_the_default(tmp_path: Path, monkeypatch: pytest.Monke
         folder = write_sweep(tmp_path / "runs" / name, [result()])
         os.utime(folder / "sweep.json", (1e9 - age, 1e9 - age))
     assert read().name == "newest"
+
+
+def test_the_budget_id_is_what_the_result_says() -> None:
+    tree = result()
+    assert trial_row(tree | {"budget_id": "abcdef012345"})["budget_id"] == "abcdef012345"
+    without = trial_row(tree)["budget_id"]
+    # A result from before results said it: no id that newer code writes has this length.
+    assert len(without) == 8

@@ -78,3 +78,13 @@ def test_gradients_have_the_shapes_of_what_was_broadcast() -> None:
     y = torch.randn(2, 3, 4, 4)
     grads = gradients(ours, y, torch.zeros(()), torch.rand(1, 3, 1, 1) + 0.2)
     assert [gradient.shape for gradient in grads] == [y.shape, (), (1, 3, 1, 1)]
+
+
+@pytest.mark.parametrize("scale", [10.0**exponent for exponent in range(3, 11)])
+@pytest.mark.parametrize("value", [0.0, 2.0, 1e4, 1e8, -1e8])
+def test_a_huge_scale_has_finite_gradients(scale: float, value: float) -> None:
+    """The bin's mass is 0 in fp32 from scales of about 1e7 on."""
+    y, mean, scales = torch.tensor([value]), torch.zeros(1), torch.tensor([scale])
+    for gradient in gradients(ours, y, mean, scales):
+        assert gradient.isfinite().all()
+        assert gradient.abs().max() < 1, "one bin's bits depend but weakly on either"

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import struct
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -47,13 +51,105 @@ def test_every_sequence_of_symbols_comes_back(pairs: list[tuple[int, int]]) -> N
     symbols = np.array([s for s, _ in pairs], dtype=np.int32)
     rows = np.array([r for _, r in pairs], dtype=np.int32)
     data = coding.encode(symbols, rows, gaussian_tables())
+    assert len(data) <= longest_stream(len(pairs))
     assert np.array_equal(coding.decode(data, rows, gaussian_tables()), symbols)
 
 
+def longest_stream(count: int) -> int:
+    """A word of 16 bits, an escape of 8 pieces of 4: 52 bits. The coder's loss and its state come on top."""
+    return 8 * max(count, 4) + 8
+
+
+FORGED = """
+import numpy as np
+from rdc.errors import UserError
+from rdc.lean_import import lean_compressai
+from rdc.models.layers import coding
+
+lean_compressai()
+count = 150_000
+size = 8 * count + 8
+rows = np.zeros(count, np.int32)
+for cdf in [0, 65535, 65536], [0, 1, 65536]:  # the escape is the last entry: rare, likely
+    tables = coding.Tables([cdf], [3], [0])
+    for data in (
+        b"\\xff" * size,
+        bytes(size),
+        (15).to_bytes(4, "little") * (size // 4),  # a state that takes in one word for each piece
+        np.random.default_rng(0).bytes(size),
+    ):
+        for start in (0, 4):  # other states of the coder at the end
+            assert coding.decode(data[start:], rows, tables).shape == (count,)
+        try:
+            coding.decode(data + data[:1], rows, tables)
+        except UserError as error:
+            print(error)
+"""
+
+
 def test_a_forged_stream_decodes_to_something_and_no_worse() -> None:
-    rows = np.full((50, 40), 63, dtype=np.int32)
-    for data in (b"", b"\0" * 4, b"\xff" * 64, bytes(range(256))):
-        assert coding.decode(data, rows, gaussian_tables()).shape == (50, 40)
+    """Megabytes that ask for a multiple of themselves, in a process that a wild read would end."""
+    done = subprocess.run([sys.executable, "-c", FORGED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    refused = (
+        "a stream of 1200009 bytes holds 150000 symbols, which take at most 1200008: "
+        "the file is forged or damaged; get it again"
+    )
+    assert done.stdout.splitlines() == 8 * [refused]
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 4, b"\xff" * 40, bytes(range(40))])
+def test_a_short_forged_stream_decodes_too(data: bytes) -> None:
+    for shape in [(0,), (1,), (50, 40)]:
+        assert coding.decode(data, np.full(shape, 63, dtype=np.int32), gaussian_tables()).shape == shape
+
+
+def test_a_stream_too_long_for_its_symbols_is_refused() -> None:
+    with pytest.raises(UserError, match=r"4000000 bytes holds 16 symbols, which take at most 136"):
+        coding.decode(b"\xff" * 4_000_000, np.zeros((4, 4), np.int32), gaussian_tables())
+
+
+def forced_reads(data: bytes, cdfs: list[list[int]], picks: list[int]) -> int:
+    """The slow definition: bytes that the coder takes in, following its specification bit by bit."""
+    words = itertools.chain((w for (w,) in struct.iter_unpack("<I", data)), itertools.repeat(0))
+    state, taken = next(words) | next(words) << 32, 2
+
+    def refill(state: int) -> int:
+        nonlocal taken
+        if state >= 2**31:
+            return state
+        taken += 1
+        return state << 32 | next(words)
+
+    for pick in picks:
+        cdf, low = cdfs[pick], state & 0xFFFF
+        symbol = next(i for i, edge in enumerate(cdf[1:]) if edge > low)
+        state = refill((cdf[symbol + 1] - cdf[symbol]) * (state >> 16) + low - cdf[symbol])
+        if symbol == len(cdf) - 2:
+            pieces, piece = 0, 15
+            while piece == 15:
+                piece = state & 15
+                state, pieces = refill(state >> 4), pieces + piece
+            for _ in range(pieces):
+                state = refill(state >> 4)
+    return 4 * taken
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    words=st.lists(
+        st.sampled_from([0, 15, 2**32 - 1, 2**31, 2**28 - 1]) | st.integers(0, 2**32 - 1),
+        min_size=2,
+        max_size=20,
+    ),
+    escape=st.sampled_from([1, 256, 257, 2**15, 65535]),
+    count=st.integers(20, 60),
+)
+def test_the_slack_covers_what_a_forged_stream_reads(words: list[int], escape: int, count: int) -> None:
+    data = struct.pack(f"<{len(words)}I", *words)
+    cdf = [0, 65536 - escape, 65536]
+    tables = coding.Tables([cdf], [3], [0])
+    assert forced_reads(data, [cdf], [0] * count) <= len(coding.with_slack(data, count, tables))
 
 
 @pytest.mark.parametrize("indexing", ["nearest", "ceil"])

@@ -187,3 +187,33 @@ def test_every_component_is_found_by_its_file_name() -> None:
 def test_specs_need_no_torch() -> None:
     code = "import sys, rdc.spec, rdc.result; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_budget_id_is_shared_by_what_was_trained_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = trial()
+    alike = [trial(lmbda=0.025), trial(seed=1), trial(eval_data="c" * 12)]
+    assert {other.budget_id for other in alike} == {base.budget_id}
+    warm = WarmStart(spec_id="a" * 12, checkpoint_sha256="d" * 64, lmbda=0.013)
+    recipe = dataclasses.replace(base.recipe, steps=501)
+    others = [
+        trial(recipe=recipe),
+        trial(precision="bf16"),
+        trial(train_data="c" * 12),
+        trial(warm_start=warm),
+    ]
+    earlier = {other.budget_id for other in (base, *others)}
+    assert len(earlier) == 5
+    monkeypatch.setattr("rdc.spec.SEMANTICS_VERSION", -1)
+    assert trial().budget_id not in earlier
+
+
+def test_a_new_recipe_option_at_its_default_leaves_the_budget_id_alone() -> None:
+    base = trial()
+
+    @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+    class Newer(Recipe):
+        added_later: bool = False
+
+    newer = Newer(**dataclasses.asdict(base.recipe))
+    assert trial(recipe=newer).budget_id == base.budget_id
+    assert trial(recipe=dataclasses.replace(newer, added_later=True)).budget_id != base.budget_id

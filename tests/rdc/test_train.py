@@ -201,11 +201,80 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not (tmp_path / "bombed").exists()
 
 
+def test_an_interruption_before_a_divergence_leaves_no_trace(
+    make_trial: Any, image_sets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights break in step 7; the interruption comes after step 6, and the state to return to is of step 4.
+
+    However often a checkpoint is written, a resumed training must not go back to another state.
+    """
+    monkeypatch.setattr("rdc.train.SNAPSHOT_STEPS", 4)
+    original = Learner.update
+    interrupt = False
+
+    def update(self: Learner, x: torch.Tensor, step: int) -> torch.Tensor:
+        if interrupt and step == 6:
+            raise KeyboardInterrupt
+        statistics = original(self, x, step)
+        if step == 6 and self.rate_scale == 1:
+            with torch.no_grad():
+                self.codec.get_parameter("g_s.0.bias").fill_(float("nan"))
+        return statistics
+
+    monkeypatch.setattr(Learner, "update", update)
+    run = {"checkpoint_every_s": 0.0, "validate_every": 4}
+    spec, settings = make_trial(steps=12, run=run)
+    whole, whole_rows, expected = run_training(
+        (spec, dataclasses.replace(settings, folder=str(tmp_path / "whole"))), image_sets
+    )
+    interrupt = True
+    with pytest.raises(KeyboardInterrupt):
+        run_training((spec, settings), image_sets)
+    interrupt = False
+    continued, rows, codec = run_training((spec, settings), image_sets)
+    assert [(r["step"], r["to_step"]) for r in whole.rollbacks] == [(8, 4)]
+    assert continued.rollbacks == whole.rollbacks
+    assert continued.resumed_at_steps == [4]
+    assert_equal_weights(codec, expected)
+    assert _points(rows) == _points(whole_rows)
+
+
+def _points(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without what a clock decides."""
+    clocked = {"t", "train/images_per_s", "eta_s"}
+    return [{k: row[k] for k in row.keys() - clocked} for row in rows if "step" in row and "event" not in row]
+
+
+def test_a_second_roll_back_keeps_the_lower_rate_over_an_interruption(
+    make_trial: Any, image_sets: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint after a roll-back knows of it."""
+    original = Learner.update
+
+    def update(self: Learner, x: torch.Tensor, step: int) -> torch.Tensor:
+        statistics = original(self, x, step)
+        if self.rate_scale == 1:
+            with torch.no_grad():
+                self.codec.get_parameter("g_s.0.bias").fill_(float("nan"))
+        elif step == 4:
+            raise KeyboardInterrupt
+        return statistics
+
+    monkeypatch.setattr(Learner, "update", update)
+    trial = make_trial(steps=8, run={"checkpoint_every_s": 0.0})
+    with pytest.raises(KeyboardInterrupt):
+        run_training(trial, image_sets)
+    point, _ = open_resume(Path(trial[1].folder), spec_id=trial[0].spec_id, device=CPU)
+    assert point is not None
+    assert point.learner["rate_scale"] == 0.5
+    assert [r["to_step"] for r in point.progress.rollbacks] == [0]
+
+
 def test_a_killed_run_continues_to_the_same_weights_as_an_undisturbed_one(
     make_trial: Any, tmp_path: Path
 ) -> None:
     """A real process is killed by SIGKILL in the middle of a trial; another one finishes it."""
-    steps = 60
+    steps = 160
     spec, run = make_trial(steps=steps, run={"checkpoint_every_s": 0.05, "folder": str(tmp_path / "killed")})
     killed = _start(spec, run, tmp_path)
     checkpoint = tmp_path / "killed" / RESUME_FILE

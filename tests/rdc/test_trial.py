@@ -34,11 +34,8 @@ def test_a_trial_from_spec_to_result(make_trial: Any, image_sets: Any) -> None:
         "spec.json", "metrics.jsonl", "result.json", "model.safetensors", "log.txt", "reconstructions.png",
     }  # fmt: skip
     assert parse_trial(read_json(folder / "spec.json")) == spec
-    assert (result["spec_id"], result["arch_id"], result["curve_id"]) == (
-        spec.spec_id,
-        spec.arch_id,
-        spec.curve_id,
-    )
+    ids = ("spec_id", "arch_id", "curve_id", "budget_id")
+    assert {name: result[name] for name in ids} == {name: getattr(spec, name) for name in ids}
     assert result["label"] == "conv 8-8-8/12 mean-scale"
 
     training = result["training"]

@@ -85,6 +85,13 @@ def test_a_point_may_set_the_model_only(point: list[str], message: str) -> None:
         conf.compose_points([], [point])
 
 
+@pytest.mark.parametrize("text", ["transform=null", "budget=3", "+experiment=true"])
+def test_a_group_is_chosen_by_name(text: str) -> None:
+    group = text.lstrip("+").partition("=")[0]
+    with pytest.raises(UserError, match=re.escape(f"{text}: {group} is chosen by name; it has: ")):
+        conf.compose(["lmbda=0.013", text])
+
+
 def test_grid_is_the_product_with_the_last_axis_fastest() -> None:
     axes: dict[str, list[Any]] = {
         "entropy_model": ["scale_hyperprior", "mean_scale_hyperprior"],

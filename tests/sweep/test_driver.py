@@ -83,6 +83,38 @@ def test_the_same_command_again_runs_only_what_is_missing(
     assert len(read_json(tmp_path / "runs/tiny/sweep.json")["resumed_at"]) == 2
 
 
+def test_a_later_mistake_leaves_the_record_of_a_finished_sweep_alone(
+    sweep: Sweep, tmp_path: Path, image_folders: Path
+) -> None:
+    sweep("time=false")
+    record = (tmp_path / "runs/tiny/sweep.json").read_text()
+    with pytest.raises(UserError, match="is for training and shows the same pixels"):
+        sweep(f"data.eval={image_folders}/train")
+    assert (tmp_path / "runs/tiny/sweep.json").read_text() == record
+
+
+def test_a_command_that_fails_after_its_plan_says_so_in_the_record(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_executor(*_: object) -> None:
+        raise UserError("no machine")
+
+    monkeypatch.setattr("sweep.machines.open_executor", no_executor)
+    with pytest.raises(UserError, match="no machine"):
+        sweep("time=false")
+    assert read_json(tmp_path / "runs/tiny/sweep.json")["status"] == "failed"
+
+
+@pytest.mark.parametrize("content", ["[]", '"x"', '{"trials": {"a": 1}}', '{"trials": [{"label": "x"}]}'])
+def test_a_record_that_is_none_is_refused_and_kept(sweep: Sweep, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "runs/tiny/sweep.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"sweep\.json: is not the record of a sweep; move it away"):
+        sweep("time=false")
+    assert path.read_text() == content
+
+
 def test_trials_of_an_earlier_plan_stay(sweep: Sweep, tmp_path: Path) -> None:
     sweep("seed=0", "time=false")
     sweep("seed=1", "time=false")

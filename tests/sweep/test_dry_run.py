@@ -10,6 +10,7 @@ import pytest
 
 import conf
 from rdc.complexity import measure
+from rdc.errors import UserError
 from rdc.spec import COMPONENT_GROUPS, Recipe, parse_model
 from sweep.driver import run_sweep
 from sweep.machines import Entries
@@ -45,6 +46,11 @@ def test_trials_are_priced_and_nothing_is_started(
     hours = float(re.search(r"by operations alone: (\S+) hours of one A100", lines[-1]).group(1))  # type: ignore[union-attr]
     assert hours == pytest.approx(pflop * 1e15 / (0.3 * 312e12) / 3600, rel=0.02)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_plan_without_a_possible_architecture_is_an_error(base_overrides: list[str]) -> None:
+    with pytest.raises(UserError, match=r"depth.channels=\[4, 4\]: transform=conv needs 3 entries"):
+        run(*base_overrides, "depth.channels=[4,4]", "dry_run=true")
 
 
 def test_what_would_be_skipped_and_why(

@@ -98,6 +98,21 @@ def test_ctrl_c_stops_the_trials_and_says_how_to_continue(driver: Driver) -> Non
     )  # nothing half done counts as failed
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("victim", ["raylet", "gcs_server"])
+def test_when_ray_dies_the_driver_ends_within_seconds_and_says_how_to_go_on(
+    driver: Driver, victim: str
+) -> None:
+    trials = driver.wait_for_two_trials()
+    (pid,) = (pid for pid in driver.descendants() if Path(f"/proc/{pid}/comm").read_text() == f"{victim}\n")
+    os.kill(pid, signal.SIGKILL)
+    assert driver.process.wait(timeout=20) != 0
+    assert wait_until(lambda: not any(map(is_alive, trials)), limit_s=10)
+    output = driver.output.read_text()
+    assert f"Ray on this machine has died (its {victim} is gone); what is finished is kept" in output
+    assert "the same command continues" in output
+
+
 TWICE = """
 import time
 from sweep.terminal import Interrupts

@@ -45,6 +45,8 @@ def test_without_a_space_the_composed_model_is_the_only_point() -> None:
         (["lmbda=cheap"], "lmbda='cheap': input should be a valid number"),
         (["lmbdas=[]"], "lmbdas=[]: give at least one value, or null for lmbda=0.013"),
         (["name=../elsewhere"], "name='../elsewhere': it names a folder; use letters, digits"),
+        (["name=mlflow.db"], "name=mlflow.db: the runs folder has a use of its own for that name"),
+        (["name=benchmarks"], "name=benchmarks: the runs folder has a use of its own for that name"),
         (["top=3"], "top=3: it needs from=SWEEP"),
         (["top=0", "from=x"], "top=0: must be at least 1"),
         (

@@ -69,6 +69,7 @@ def test_cfg_job_and_info_show_what_would_run(cli: Cli, tmp_path: Path) -> None:
         ),
         (["lmbda=0.01,0.02"], "lmbda=0.01,0.02: several values need a list; give several rates as 'lmbdas="),
         (["hydra.mode=MULTIRUN"], "hydra.mode=MULTIRUN: a sweep plans its own trials"),
+        (["budget=null"], "budget=null: budget is chosen by name; it has: paper, quick, smoke"),
     ],
     ids=lambda value: str(value)[:25],
 )
@@ -77,6 +78,26 @@ def test_mistakes_are_one_line_and_exit_code_2(cli: Cli, arguments: list[str], m
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith(f"error: {message}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("runs_dir", ["/proc/nope", "{file}"])
+def test_a_runs_folder_that_cannot_be_is_one_line(cli: Cli, tmp_path: Path, runs_dir: str) -> None:
+    (tmp_path / "file").touch()
+    folder = runs_dir.format(file=tmp_path / "file")
+    done = cli("+experiment=smoke", f"runs_dir={folder}")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {folder}/smoke: a sweep cannot have this folder (")
+    assert done.stderr.count("\n") == 1
+
+
+def test_trouble_with_a_file_is_one_line_with_its_name(cli: Cli, tmp_path: Path, image_folders: Path) -> None:
+    (tmp_path / "empty/runs/smoke/data_train.json").mkdir(parents=True)
+    images = [f"data.{use}={image_folders}/{use}" for use in ("train", "eval")]
+    done = cli("+experiment=smoke", "budget.precision=fp32", *images)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "data_train.json: Is a directory" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

@@ -43,6 +43,7 @@ class Params:
 
     def scaled(self, factor: float, depth: Depth) -> Params:
         """Widths times factor (rdc.width); those that follow the transform's stay null."""
+
         def scale(widths: tuple[int, ...] | None) -> Any:
             return None if widths is None else scaled_widths(widths, factor)
 

@@ -28,6 +28,9 @@ MAX_SYMBOL = 2**24  # beyond it fp32 cannot hold y_hat exactly; only a diverged 
 # Tables have 16-bit frequencies, so each entry costs at least 1/65536.
 MAX_PRIOR_REACH = 1024
 _UNUSED_CDF = [0, 2**16]
+# Bits of a symbol at most: 16 for its table, then an escape of 4 to say how many pieces of 4 follow, and 7.
+MAX_SYMBOL_BYTES = 8
+FINAL_STATE_BYTES = 8
 
 
 class Tables(NamedTuple):
@@ -52,7 +55,9 @@ def decode(data: bytes, rows: np.ndarray, tables: Tables) -> np.ndarray:
     """Inverse of `encode`: int32 symbols in the shape of rows."""
     from compressai.ans import RansDecoder
 
-    values = RansDecoder().decode_with_indexes(_with_slack(data, rows.size), rows.ravel().tolist(), *tables)
+    values = RansDecoder().decode_with_indexes(
+        with_slack(data, rows.size, tables), rows.ravel().tolist(), *tables
+    )
     return np.asarray(values, dtype=np.int32).reshape(rows.shape)
 
 
@@ -67,7 +72,7 @@ class StreamDecoder:
         from compressai.ans import RansDecoder
 
         self._decoder = RansDecoder()
-        self._decoder.set_stream(_with_slack(data, count))
+        self._decoder.set_stream(with_slack(data, count, tables))
         self._tables = tables
         self._left = count
 
@@ -80,15 +85,6 @@ class StreamDecoder:
         return np.asarray(values, dtype=np.int32).reshape(rows.shape)
 
 
-def _with_slack(data: bytes, count: int) -> bytes:
-    """data and enough zeros for a decoder that does not know where its input ends.
-
-    They keep a forged stream from reading foreign memory: eight bytes per symbol hold the longest escape of
-    an honest one; half a byte of data can announce an escape of seven and a half bytes.
-    """
-    return data + bytes(8 * count + 15 * len(data) + 64)
-
-
 def _only_used(tables: Tables, picks: np.ndarray) -> Tables:
     """The same rows, with an empty distribution for those that no pick needs.
 
@@ -98,6 +94,27 @@ def _only_used(tables: Tables, picks: np.ndarray) -> Tables:
     cdfs = [cdf if n else _UNUSED_CDF for n, cdf in zip(used, tables.cdfs, strict=True)]
     lengths = [length if n else len(_UNUSED_CDF) for n, length in zip(used, tables.lengths, strict=True)]
     return Tables(cdfs, lengths, tables.offsets)
+
+
+def with_slack(data: bytes, count: int, tables: Tables) -> bytes:
+    """data and the zeros that keep a forged stream of `count` symbols from reading foreign memory.
+
+    The decoder does not know where its input ends. An escape counts its pieces of 4 bits in unary: 4 bits of
+    data, all ones, ask for 15 pieces more, so data can ask for 15 times its own size; hence a stream longer
+    than any that `encode` writes is refused first. Beyond the data every word is zero, and a count ends
+    within the 8 pieces that the decoder's state holds: at most 134 pieces, or 74 bytes with the symbol.
+    Where escapes are rare, the state can hold few of such length: its 63 bits and the choice among 64 tables
+    for each symbol do not buy more than one in seven symbols, 12 bytes on average.
+    """
+    coded = max(count, MIN_SYMBOLS)
+    longest = MAX_SYMBOL_BYTES * coded + FINAL_STATE_BYTES
+    if len(data) > longest:
+        raise UserError(
+            f"a stream of {len(data)} bytes holds {count} symbols, which take at most {longest}: "
+            "the file is forged or damaged; get it again"
+        )
+    escapes_are_rare = all(cdf[-1] - cdf[-2] <= 2**8 for cdf in tables.cdfs)
+    return data.ljust(16 * len(data) + (16 if escapes_are_rare else 80) * coded + 1024, b"\0")
 
 
 def tables_of(model: Any) -> Tables:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 # Beyond this many standard deviations the gradient is that of a symbol at this distance. Bins there have
-# under a millionth of the probability; a little farther out exp(-x^2 / 2) rounds to zero.
+# about a billionth of the probability; a little farther out exp(-x^2 / 2) rounds to zero.
 REACH = 6.0
 
 
@@ -43,8 +43,10 @@ class _Likelihood(torch.autograd.Function):
         near = torch.minimum(residual.abs(), 0.5 + REACH * bounded)
         upper, lower = (0.5 - near) / bounded, (-0.5 - near) / bounded
         at_upper, at_lower = _density(upper), _density(lower)
-        # d log P of the bin that is near enough, times this bin's P.
-        weight = grad * likelihood / ((_cumulative(upper) - _cumulative(lower)) * bounded)
+        # d log P of the bin that is near enough, times this bin's P. At scales so large that both ends of the
+        # bin are one number to fp32 its mass is 0: nothing is known of a slope there.
+        mass = _cumulative(upper) - _cumulative(lower)
+        weight = torch.where(mass > 0, grad * likelihood / (mass * bounded), 0.0)
         to_residual = weight * (at_lower - at_upper) * residual.sign()
         to_scale = weight * (at_lower * lower - at_upper * upper)
         # As LowerBound does: a scale at the bound still hears that it should grow.
