@@ -106,6 +106,7 @@ def test_a_tiny_sweep_from_command_to_frontier(cli: Cli, image_folders: Path, tm
         "name=tiny",
         "budget=smoke",
         "budget.steps=3",
+        "budget.warmup_steps=1",
         "budget.ms_ssim=false",
         "depth.channels=[16,16,16]",
         "depth.latent_channels=24",
