@@ -179,6 +179,14 @@ def test_timing_covers_each_architecture_once(sweep: Sweep, tmp_path: Path) -> N
     assert (timing["threads"], timing["precision"], timing["device"]) == (1, "fp32", "cpu")
 
 
+def test_another_image_size_is_another_timing(sweep: Sweep, tmp_path: Path) -> None:
+    for size in (64, 128, 128):
+        sweep(f"cluster.timing.height_px={size}", "cluster.timing.width_px=64")
+    assert len(ended_jobs(tmp_path, "timing")) == 2
+    found = [read_json(path)["image_px"] for path in tmp_path.glob("runs/tiny/timing/*.json")]
+    assert sorted(found) == [[64, 64], [128, 64]]
+
+
 def test_a_failed_timing_is_told_and_does_not_fail_the_sweep(
     sweep: Sweep, capsys: pytest.CaptureFixture[str]
 ) -> None:
