@@ -52,7 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     decompress.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.png")
     decompress.set_defaults(run=_decompress)
     for command in (compress, decompress):
-        command.add_argument("--checkpoint", type=Path, required=True, help="model.safetensors of a trial")
+        command.add_argument(
+            "--checkpoint",
+            type=Path,
+            required=True,
+            help="model.safetensors of a trial; its transforms run in the precision of that trial",
+        )
 
     describe = commands.add_parser(
         "describe",
@@ -124,10 +129,10 @@ def _spec(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     from rdc.spec import COMPONENT_GROUPS, parse_model
 
     if arguments.checkpoint:
-        from rdc.checkpoint import read_metadata
+        from rdc.checkpoint import model_spec, read_metadata
 
         metadata = read_metadata(arguments.checkpoint)
-        return parse_model(metadata["model"]), {"checkpoint": metadata["extra"]}
+        return model_spec(metadata, arguments.checkpoint), {"checkpoint": metadata["extra"]}
     from conf import compose
 
     config = compose(arguments.overrides)
@@ -170,9 +175,12 @@ def _row(name: str, rates: dict[str, float], params: int | None = None) -> str:
 
 
 def _load(checkpoint: Path) -> tuple[Any, dict[str, Any]]:
+    """As the trial's own evaluation ran it: the precision is part of what the weights were trained for."""
     from rdc.checkpoint import load_model
 
-    return load_model(checkpoint)
+    codec, metadata = load_model(checkpoint)
+    codec.set_transform_precision(metadata["extra"].get("precision", "fp32"))
+    return codec, metadata
 
 
 def _to_tensor(pixels: Any) -> Any:
