@@ -11,6 +11,7 @@ import pandas as pd
 from analysis import figures, text
 from analysis.anchors import Anchor
 from analysis.curves import CURVE_COLUMNS, TrialCurve, compare, trial_curves
+from analysis.errors import AnalysisError
 from analysis.files import write_csv
 from analysis.load import Source
 from analysis.settings import Settings
@@ -36,6 +37,9 @@ def report(
     print_table: bool = True,
 ) -> BdRateReport:
     """Compute, write bdrate.csv and bdrate.png, print; the output folder is made if needed."""
+    names = [anchor.name for anchor in anchors]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise AnalysisError(f"two anchors are called {twice!r}; give each once, files under different names")
     source.require(CURVE_COLUMNS)
     curves = trial_curves(source.frame)
     table = compare(curves, anchors, settings)

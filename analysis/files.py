@@ -38,3 +38,24 @@ def write_csv(frame: pd.DataFrame, path: Path) -> Path:
     with atomic(path) as temporary:
         frame.to_csv(temporary, index=False)
     return path
+
+
+def is_file(path: Path) -> bool:
+    """False too for what the system cannot look up, such as a name of thousands of characters."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """As `is_file`."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def shorten(name: str, limit: int = 200) -> str:
+    """For messages: a name is not to fill the terminal."""
+    return name if len(name) <= limit else f"{name[: limit - 3]}..."

@@ -12,12 +12,18 @@ from typing import Any
 import pandas as pd
 
 from analysis.errors import AnalysisError
+from analysis.files import is_file, is_folder, shorten
 from analysis.mlflow_rows import mlflow_rows
 from analysis.rows import frame_of, rate_savings, trial_row, typed
 from analysis.schema import COLUMNS, FRONTIER_COLUMNS, Column
 
 RUNS_FOLDER = Path("runs")
 MLFLOW_PREFIX = "mlflow:"
+
+# What no measurement gives, and what would win every comparison.
+_ABOVE_0 = ("lmbda", "bpp", "bpp_payload", "bpp_estimated")
+_NOT_NEGATIVE = ("rd_loss", "val_rd_loss", "mse")
+_COSTS = ("kmac_", "kflop_", "params_", "time_", "train_wall_")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,18 +57,20 @@ def load(source: str | Path | None = None, *, device: str | None = None) -> pd.D
 def read(source: str | Path | None = None, *, device: str | None = None) -> Source:
     """Read a sweep folder, a CSV or Parquet table, or an MLflow run; None is the last sweep under runs/.
 
-    device: whose timings fill the time columns, as `device_slug` or `device_slug__threads__precision`; by
-        default those that cover most architectures.
+    device: whose timings fill the time columns, as `device_slug` or `device_slug__threads__precision__size`;
+        by default those that cover most architectures.
     Raises AnalysisError in one line when there is nothing to read.
     """
     if source is None:
         return _read_sweep(_last_sweep(), device)
     path = Path(source)
-    if path.is_dir():
+    if is_folder(path):
         return _read_folder(path, device)
     if device is not None:
-        raise AnalysisError(f"--device chooses among the timings of a sweep folder; {source} is none")
-    if path.is_file():
+        raise AnalysisError(
+            f"--device chooses among the timings of a sweep folder; {shorten(str(source))} is none"
+        )
+    if is_file(path):
         return _read_table(path)
     run_id = str(source).removeprefix(MLFLOW_PREFIX)
     if str(source).startswith(MLFLOW_PREFIX) or re.fullmatch(r"[0-9a-f]{32}", run_id):
@@ -70,7 +78,8 @@ def read(source: str | Path | None = None, *, device: str | None = None) -> Sour
         folder = Path(f"mlflow_{run_id[:8]}_analysis")
         return Source(f"mlflow run {run_id}", folder, frame_of(rows), tuple(problems))
     raise AnalysisError(
-        f"{source} does not exist; name a sweep folder, a CSV or Parquet table, or mlflow:RUN_ID"
+        f"{shorten(str(source))} does not exist; "
+        "name a sweep folder, a CSV or Parquet table, or mlflow:RUN_ID"
     )
 
 
@@ -135,13 +144,12 @@ def _missing_trials(folder: Path, done: set[str]) -> list[str]:
 def _timings(
     folder: Path, device: str | None, problems: list[str], notes: list[str]
 ) -> dict[str, Mapping[str, Any]]:
-    """arch_id -> timing JSON of one setting (device, threads, precision)."""
+    """arch_id -> timing JSON of one setting (device, threads, precision, image size)."""
     settings: dict[str, dict[str, Mapping[str, Any]]] = {}
     for path in sorted(folder.glob("timing/*.json")):
         tree = _read_json(path, problems)
         if tree is not None and _is_timing(tree, path, problems):
-            key = f"{tree['device_slug']}__{tree['threads']}t__{tree['precision']}"
-            settings.setdefault(key, {})[str(tree["arch_id"])] = tree
+            settings.setdefault(_timing_setting(tree), {})[str(tree["arch_id"])] = tree
     if not settings:
         if device is not None:
             raise AnalysisError(f"--device {device}: {folder} has no timings")
@@ -154,15 +162,23 @@ def _timings(
     return settings[chosen]
 
 
+def _timing_setting(tree: Mapping[str, Any]) -> str:
+    size = "x".join(map(str, tree["image_px"])) if isinstance(tree["image_px"], list) else tree["image_px"]
+    return f"{tree['device_slug']}__{tree['threads']}t__{tree['precision']}__{size}"
+
+
 def _choose_setting(settings: Mapping[str, Mapping[str, Any]], device: str | None) -> str:
-    fitting = [key for key in sorted(settings) if device is None or device in (key, key.split("__")[0])]
+    """device: a whole setting, or its first parts."""
+    fitting = [key for key in sorted(settings) if device is None or f"{key}__".startswith(f"{device}__")]
     if not fitting:
         raise AnalysisError(f"--device {device} was not timed; timed: {', '.join(sorted(settings))}")
     return max(fitting, key=lambda key: len(settings[key]))
 
 
 def _is_timing(tree: Mapping[str, Any], path: Path, problems: list[str]) -> bool:
-    missing = [key for key in ("arch_id", "device_slug", "threads", "precision") if key not in tree]
+    missing = [
+        key for key in ("arch_id", "device_slug", "threads", "precision", "image_px") if key not in tree
+    ]
     if missing:
         problems.append(f"{path}: lacks {', '.join(missing)}; left out")
     return not missing
@@ -236,6 +252,10 @@ def _parse_cell(cell: Any, col: Column, path: Path, row: int) -> float | int | b
         raise AnalysisError(f"table {path}, row {row}: {col.name}={cell!r} is not a number") from None
     if col.kind == "int" and not number.is_integer():
         raise AnalysisError(f"table {path}, row {row}: {col.name}={cell!r} is not a whole number")
+    if number < 0 and (col.name in _NOT_NEGATIVE or col.name.startswith(_COSTS)):
+        raise AnalysisError(f"table {path}, row {row}: {col.name}={cell!r} must not be negative")
+    if number <= 0 and col.name in _ABOVE_0:
+        raise AnalysisError(f"table {path}, row {row}: {col.name}={cell!r} must be greater than 0")
     return number if col.kind == "float" else int(number)
 
 

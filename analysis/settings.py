@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, get_args
 
+from analysis.errors import AnalysisError
+
 Method = Literal["pchip", "akima", "cubic"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
@@ -22,3 +24,14 @@ class Settings:
     min_bpp: float | None = None
     max_bpp: float | None = None
     min_overlap: float = MIN_OVERLAP
+
+    def __post_init__(self) -> None:
+        for option, value in (("--min-bpp", self.min_bpp), ("--max-bpp", self.max_bpp)):
+            if value is not None and not value > 0:
+                raise AnalysisError(f"{option} {value:g}: must be greater than 0")
+        if self.min_bpp is not None and self.max_bpp is not None and self.min_bpp >= self.max_bpp:
+            raise AnalysisError(f"--min-bpp {self.min_bpp:g}: must be below --max-bpp {self.max_bpp:g}")
+        if not 0 <= self.min_overlap <= 1:
+            raise AnalysisError(
+                f"--min-overlap {100 * self.min_overlap:g}: must lie between 0 and 100 per cent"
+            )

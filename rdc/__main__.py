@@ -52,7 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     decompress.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.png")
     decompress.set_defaults(run=_decompress)
     for command in (compress, decompress):
-        command.add_argument("--checkpoint", type=Path, required=True, help="model.safetensors of a trial")
+        command.add_argument(
+            "--checkpoint",
+            type=Path,
+            required=True,
+            help="model.safetensors of a trial; its transforms run in the precision of that trial",
+        )
 
     describe = commands.add_parser(
         "describe",
@@ -122,11 +127,10 @@ def _describe(arguments: argparse.Namespace) -> None:
 def _spec(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """(ModelSpec, what a checkpoint says about itself)."""
     if arguments.checkpoint:
-        from rdc.checkpoint import read_metadata
-        from rdc.spec import parse_model
+        from rdc.checkpoint import model_spec, read_metadata
 
         metadata = read_metadata(arguments.checkpoint)
-        return parse_model(metadata["model"]), {"checkpoint": metadata["extra"]}
+        return model_spec(metadata, arguments.checkpoint), {"checkpoint": metadata["extra"]}
     from conf import compose
     from rdc.configured import model_of
 
@@ -174,9 +178,12 @@ def _row(name: str, rates: dict[str, float], memory: int, steps: int, params: in
 
 
 def _load(checkpoint: Path) -> tuple[Any, dict[str, Any]]:
+    """As the trial's own evaluation ran it: the precision is part of what the weights were trained for."""
     from rdc.checkpoint import load_model
 
-    return load_model(checkpoint)
+    codec, metadata = load_model(checkpoint)
+    codec.set_transform_precision(metadata["extra"].get("precision", "fp32"))
+    return codec, metadata
 
 
 def _to_tensor(pixels: Any) -> Any:

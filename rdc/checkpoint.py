@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from rdc.bitstream import HASH_BYTES
 from rdc.errors import UserError
 from rdc.files import atomic_write_bytes
 from rdc.models.codec import Codec, build
-from rdc.spec import canonical, parse_model, to_plain
+from rdc.spec import ModelSpec, canonical, parse_model, to_plain
 
 SCHEMA_VERSION = 1
 METADATA_KEY = "rdc"
@@ -45,6 +45,22 @@ _COMPRESSAI_NAMES = (
 )
 # Bounds of GDN and the mask of the context: constants of the layers here.
 _COMPRESSAI_CONSTANTS = re.compile(r"\.(beta|gamma)_reparam\.|(^|\.)context_prediction\.mask$")
+
+_METADATA: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("model", lambda value: isinstance(value, dict), "a mapping"),
+    (
+        "model_hash",
+        lambda value: (
+            isinstance(value, str) and re.fullmatch(f"[0-9a-f]{{{2 * HASH_BYTES}}}", value) is not None
+        ),
+        f"{2 * HASH_BYTES} hexadecimal digits",
+    ),
+    (
+        "extra",
+        lambda value: isinstance(value, dict) and value.get("precision", "fp32") in ("fp32", "bf16"),
+        "a mapping, with precision fp32 or bf16",
+    ),
+)
 
 
 def save_model(path: str | Path, codec: Codec, *, extra: Mapping[str, Any]) -> str:
@@ -73,11 +89,7 @@ def load_model(path: str | Path) -> tuple[Codec, dict[str, Any]]:
         tensors = safetensors.torch.load_file(str(path))
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{path}: is damaged ({_one_line(error)}); get it again") from None
-    try:
-        spec = parse_model(metadata["model"])
-    except UserError as error:
-        raise UserError(f"{path}: holds a model that this version does not know: {error}") from None
-    codec = build(spec)
+    codec = build(model_spec(metadata, path))
     _load(codec, tensors, name=str(path))
     codec.eval()
     if model_hash(codec).hex() != metadata["model_hash"]:
@@ -104,7 +116,21 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             f"{path}: has schema version {version}, this program reads {SCHEMA_VERSION}; "
             "use the release that wrote it, or train again"
         )
+    for key, is_right, expected in _METADATA:
+        if not is_right(metadata.get(key)):
+            raise UserError(
+                f"{path}: its metadata is damaged ({key}={metadata.get(key)!r:.40}, expected {expected}); "
+                "get it again"
+            )
     return metadata
+
+
+def model_spec(metadata: Mapping[str, Any], path: str | Path) -> ModelSpec:
+    """The architecture that `read_metadata` found in the file at path."""
+    try:
+        return parse_model(metadata["model"])
+    except UserError as error:
+        raise UserError(f"{path}: holds a model that this version does not know: {error}") from None
 
 
 def model_hash(model: Codec | str | Path) -> bytes:

@@ -91,15 +91,25 @@ def open_resume(folder: Path, *, spec_id: str, device: torch.device) -> tuple[Re
     path = folder / RESUME_FILE
     if not path.exists():
         return None, None
+    data = path.read_bytes()
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = _load(data, torch.device("cpu"))
         if (content["schema_version"], content["spec_id"]) != (RESUME_VERSION, spec_id):
             raise ValueError(f"it belongs to trial {content['spec_id']}, version {content['schema_version']}")
         progress = Progress(**content["progress"])
-        return ResumePoint(progress, content["learner"], content["metrics_bytes"]), None
+        point = ResumePoint(progress, content["learner"], content["metrics_bytes"])
     except Exception as error:  # torch.load raises many kinds for a damaged file; all mean the same here
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise  # it says nothing about the file
         aside = _set_aside(path)
         return None, f"{RESUME_FILE} could not be used and is now {aside.name}: {_one_line(error)}"
+    if device.type != "cpu":  # what fails from here on is the device
+        point = dataclasses.replace(point, learner=_load(data, device)["learner"])
+    return point, None
+
+
+def _load(data: bytes, device: torch.device) -> Any:
+    return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
 
 
 def drop_resume(folder: Path) -> None:

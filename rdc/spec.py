@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib
 import json
+import math
 import pkgutil
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
@@ -21,6 +22,8 @@ from rdc.errors import UserError
 
 # Raise when code changes the results that a given spec produces: old results are then not mistaken for new.
 SEMANTICS_VERSION = 2
+
+MAX_SEED = 2**63 - 1  # what torch takes
 
 T = TypeVar("T")
 
@@ -90,8 +93,23 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for field in ("steps", "batch_size", "crop_px"):
-            if getattr(self, field) < 1:
-                raise UserError(f"budget.{field}={getattr(self, field)}: must be at least 1")
+            require_number(f"budget.{field}", getattr(self, field), least=1)
+        for field in ("learning_rate", "grad_clip_norm"):
+            require_number(f"budget.{field}", getattr(self, field), above=0)
+        for field in (
+            "final_learning_rate",
+            "aux_learning_rate",
+            "weight_decay",
+            "warmup_steps",
+            "rate_ramp_steps",
+        ):
+            require_number(f"budget.{field}", getattr(self, field), least=0)
+        if self.warmup_steps and self.warmup_steps >= self.steps:
+            raise UserError(
+                f"budget.warmup_steps={self.warmup_steps}: must be less than budget.steps={self.steps}"
+            )
+        if not 0 <= self.drop_at <= 1:
+            raise UserError(f"budget.drop_at={self.drop_at}: must lie in [0, 1]")
         if self.crop_px % 64:
             raise UserError(
                 f"budget.crop_px={self.crop_px}: must be a multiple of 64, the stride of the hyper-latent"
@@ -143,10 +161,8 @@ class TrialSpec:
     def __post_init__(self) -> None:
         if self.weights is not None and self.warm_start is not None:
             raise UserError("weights and warm_start: a trial measures the one or trains from the other")
-        if not self.lmbda > 0:
-            raise UserError(f"lmbda={self.lmbda}: must be greater than 0")
-        if self.seed < 0:
-            raise UserError(f"seed={self.seed}: must be at least 0")
+        require_number("lmbda", self.lmbda, above=0)
+        require_seed(self.seed)
 
     @property
     def arch_id(self) -> str:
@@ -193,6 +209,7 @@ class RunSettings:
     folder: the trial's own folder. train_manifest, validation_manifest, eval_manifest: files of rdc.data's
     ImageSet; without a validation set, a part of the training images is held out.
     fresh_decode_images: how many evaluation bitstreams a newly started interpreter decodes; -1 for all.
+    checkpoint_every_s: how often resume.pt may be replaced, by the last state that training can roll back to.
     warm_start_checkpoint: file of the weights that the trial starts from, or that it measures untrained.
     """
 
@@ -210,6 +227,38 @@ class RunSettings:
     cache_gb: float = 4.0
     warm_start_checkpoint: str | None = None
     validation_manifest: str | None = None
+
+    def __post_init__(self) -> None:
+        require_number("cluster.cpus_per_trial", self.threads, least=1)
+        require_number("data.cache_gb", self.cache_gb, least=0)
+        check_run_numbers(self)
+
+
+def check_run_numbers(settings: Any) -> None:
+    """The numbers of a budget that do not enter a result's identity, wherever they stand."""
+    for field, least in (
+        ("validate_every", 0),
+        ("log_every", 1),
+        ("checkpoint_every_s", 0),
+        ("fresh_decode_images", -1),
+    ):
+        require_number(f"budget.{field}", getattr(settings, field), least=least)
+
+
+def require_number(key: str, value: float, *, least: float | None = None, above: float | None = None) -> None:
+    """UserError unless the value is finite and in range. key: its dotted path in the configuration."""
+    if isinstance(value, float) and not math.isfinite(value):  # an int may be beyond what a float holds
+        raise UserError(f"{key}={value}: must be a finite number")
+    if least is not None and value < least:
+        raise UserError(f"{key}={value}: must be at least {least}")
+    if above is not None and value <= above:
+        raise UserError(f"{key}={value}: must be greater than {above}")
+
+
+def require_seed(seed: int) -> None:
+    require_number("seed", seed, least=0)
+    if seed > MAX_SEED:
+        raise UserError(f"seed={seed}: must be at most {MAX_SEED}")
 
 
 def component(group: str, name: str) -> Any:

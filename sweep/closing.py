@@ -15,7 +15,14 @@ def closing_text(
 ) -> str:
     """report: the printed frontier of analysis. results: by spec_id."""
     return "\n".join(
-        ["", report, *_troubles(plan, results), _counts(results, took_s), "next:", *_next_commands(plan)]
+        [
+            "",
+            report,
+            *_troubles(plan, results),
+            _counts(results, took_s),
+            "next:",
+            *_next_commands(plan, results),
+        ]
     )
 
 
@@ -47,12 +54,23 @@ def _counts(results: Mapping[str, Mapping[str, Any]], took_s: float) -> str:
     return f"{text}; this command took {duration(took_s)}"
 
 
-def _next_commands(plan: SweepPlan) -> list[str]:
+def _next_commands(plan: SweepPlan, results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ui = "make ui" if Path("Makefile").exists() else "python -m sweep.ui"
-    commands = {
-        ui: "curves, tables and images in MLflow",
-        f"python -m analysis bdrate {relative(plan.folder)}": "against BPG and VTM",
-        "python -m sweep +experiment=frontier budget=paper dry_run=true": "what the study's budget costs",
-    }
+    commands = {ui: "curves, tables and images in MLflow"}
+    if _has_anchors(results):
+        commands[f"python -m analysis bdrate {relative(plan.folder)}"] = "against BPG and VTM"
+    commands["python -m sweep +experiment=frontier budget=paper dry_run=true"] = (
+        "what the study's budget costs"
+    )
     width = max(map(len, commands))
     return [f"  {command:<{width}}  {what}" for command, what in commands.items()]
+
+
+def _has_anchors(results: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a good trial was evaluated on the images of BPG's and VTM's curves."""
+    from analysis.anchors import DEFAULT, load_anchor
+    from analysis.rows import dataset_mismatch
+
+    measured = [result["evaluation"] for result in results.values() if result["status"] == "ok"]
+    rows = [{"dataset": found.get("dataset"), "eval_images": found.get("images")} for found in measured]
+    return any(not dataset_mismatch(row, load_anchor(DEFAULT).dataset) for row in rows)

@@ -94,8 +94,7 @@ def speed_of_finished(trials: Sequence[PlannedTrial]) -> Speed | None:
     for trial in trials:
         result = finished_result(trial)
         training = (result or {}).get("training") or {}
-        # After a resume, wall_s is that of the last piece only.
-        if result is not None and training.get("wall_s") and not training.get("resumed_at_steps"):
+        if result is not None and training.get("wall_s"):  # of all its steps, also after a resume
             price = price_of(result["complexity"], trial.spec.recipe)
             found.append((price.training_kflop_per_px, training["wall_s"] / price.training_px))
     if not found:

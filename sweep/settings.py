@@ -11,7 +11,7 @@ from typing import Any, Literal
 import conf
 from rdc.configured import MODEL_KEYS
 from rdc.errors import UserError
-from rdc.spec import Recipe, parse
+from rdc.spec import Recipe, check_run_numbers, parse, require_number, require_seed
 
 # What others check: rdc.configured, rdc.data and sweep.tracking.
 _ELSEWHERE = {*MODEL_KEYS, "data", "tracking"}
@@ -38,7 +38,7 @@ class TimingSettings:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            _at_least(1, f"cluster.timing.{field.name}", getattr(self, field.name))
+            require_number(f"cluster.timing.{field.name}", getattr(self, field.name), least=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,17 +54,18 @@ class ClusterSettings:
     timing: TimingSettings
 
     def __post_init__(self) -> None:
-        _at_least(1, "cluster.cpus_per_trial", self.cpus_per_trial)
+        require_number("cluster.cpus_per_trial", self.cpus_per_trial, least=1)
         if self.slots is not None:
-            _at_least(1, "cluster.slots", self.slots)
-        if self.gpus_per_trial is not None and (
-            self.gpus_per_trial < 0 or (self.gpus_per_trial > 1 and self.gpus_per_trial % 1)
-        ):
-            raise UserError(
-                f"cluster.gpus_per_trial={self.gpus_per_trial}: must be a fraction up to 1, or a whole number"
-            )
-        if self.deadline_s is not None and self.deadline_s <= 0:
-            raise UserError(f"cluster.deadline_s={self.deadline_s}: must be greater than 0")
+            require_number("cluster.slots", self.slots, least=1)
+        if self.gpus_per_trial is not None:
+            require_number("cluster.gpus_per_trial", self.gpus_per_trial, least=0)
+            if self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
+                raise UserError(
+                    f"cluster.gpus_per_trial={self.gpus_per_trial}: "
+                    "must be a fraction up to 1, or a whole number"
+                )
+        if self.deadline_s is not None:
+            require_number("cluster.deadline_s", self.deadline_s, above=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,10 +77,10 @@ class PricingSettings:
     utilisation: float
 
     def __post_init__(self) -> None:
-        if self.peak_tflops <= 0:
-            raise UserError(f"pricing.peak_tflops={self.peak_tflops}: must be greater than 0")
-        if not 0 < self.utilisation <= 1:
-            raise UserError(f"pricing.utilisation={self.utilisation}: must be a share in (0, 1]")
+        require_number("pricing.peak_tflops", self.peak_tflops, above=0)
+        require_number("pricing.utilisation", self.utilisation, above=0)
+        if self.utilisation > 1:
+            raise UserError(f"pricing.utilisation={self.utilisation}: it is a share, at most 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +127,9 @@ class BudgetSettings:
     checkpoint_every_s: float
     fresh_decode_images: int
     ms_ssim: bool
+
+    def __post_init__(self) -> None:
+        check_run_numbers(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,8 +180,12 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
         raise UserError(
             f"name={top.name}: the runs folder has a use of its own for that name; choose another"
         )
+    for lmbda in _several("lmbdas", top.lmbdas, top.lmbda):
+        require_number("lmbda", lmbda, above=0)
+    for seed in _several("seeds", top.seeds, top.seed):
+        require_seed(seed)
     if top.top is not None:
-        _at_least(1, "top", top.top)
+        require_number("top", top.top, least=1)
     if source is None and top.top is not None:
         raise UserError(f"top={top.top}: it needs from=SWEEP, a finished sweep to take architectures from")
     space = parse(SpaceSettings, groups["space"], where="space")
@@ -219,8 +227,3 @@ def _several(key: str, values: list[Any] | None, single: Any) -> tuple[Any, ...]
     if not values:
         raise UserError(f"{key}=[]: give at least one value, or null for {key.rstrip('s')}={single}")
     return tuple(dict.fromkeys(values))
-
-
-def _at_least(least: int, key: str, value: float) -> None:
-    if value < least:
-        raise UserError(f"{key}={value}: must be at least {least}")

@@ -27,7 +27,7 @@ def missing_jobs(
     *,
     entry: str,
 ) -> list[Job]:
-    """One exclusive job per architecture and kind of device that has no timing yet.
+    """One exclusive job per architecture and kind of device that has no timing in this setting yet.
 
     probes: node -> rdc.machine.probe of it; nodes that joined later are not used. results: by spec_id.
     """
@@ -40,7 +40,7 @@ def missing_jobs(
         turns: Iterator[NodeSlots] = itertools.cycle(alike)
         for trial in _trained_architectures(plan, results):
             out = _timing_file(plan, trial, slug)
-            if not _is_complete(out, trial):
+            if not _is_complete(out, plan, trial):
                 jobs.append(_job(plan, trial, next(turns), out, entry))
     return jobs
 
@@ -53,7 +53,8 @@ def all_timed_here(plan: SweepPlan, results: Mapping[str, Mapping[str, Any]]) ->
 
     wanted = "cpu" if plan.settings.cluster.gpus_per_trial == 0 else "auto"
     slug = device_slug(resolve_device(wanted))
-    return all(_is_complete(_timing_file(plan, t, slug), t) for t in _trained_architectures(plan, results))
+    trained = _trained_architectures(plan, results)
+    return all(_is_complete(_timing_file(plan, trial, slug), plan, trial) for trial in trained)
 
 
 def outcome_line(outcome: Outcome) -> str:
@@ -84,14 +85,16 @@ def _trained_architectures(
 
 
 def _timing_file(plan: SweepPlan, trial: PlannedTrial, device_slug: str) -> Path:
-    threads = plan.settings.cluster.timing.threads
-    name = f"{trial.spec.arch_id}__{device_slug}__{threads}t__{plan.precision}.json"
-    return plan.folder / "timing" / name
+    timing = plan.settings.cluster.timing
+    setting = f"{timing.threads}t__{plan.precision}__{timing.height_px}x{timing.width_px}"
+    return plan.folder / "timing" / f"{trial.spec.arch_id}__{device_slug}__{setting}.json"
 
 
-def _is_complete(path: Path, trial: PlannedTrial) -> bool:
+def _is_complete(path: Path, plan: SweepPlan, trial: PlannedTrial) -> bool:
+    wanted = [plan.settings.cluster.timing.height_px, plan.settings.cluster.timing.width_px]
     try:
-        return path.exists() and bool(read_json(path)["arch_id"] == trial.spec.arch_id)
+        found = read_json(path) if path.exists() else {}
+        return bool(found["arch_id"] == trial.spec.arch_id and found["image_px"] == wanted)
     except (UserError, KeyError, TypeError):
         return False
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from analysis.bdrate import Curve
 from analysis.errors import AnalysisError
+from analysis.files import is_file, shorten
 
 DEFAULT = "bpg"
 _FOLDER = Path(__file__).parent
@@ -42,10 +43,11 @@ def load_anchor(name: str) -> Anchor:
     path = Path(name)
     if path.suffix.lower() not in (".csv", ".json"):
         raise AnalysisError(
-            f"anchor {name!r} is not known; known: {', '.join(names())}, or the path of a .csv or .json file"
+            f"anchor {shorten(name)!r} is not known; known: {', '.join(names())}, "
+            "or the path of a .csv or .json file"
         )
-    if not path.is_file():
-        raise AnalysisError(f"anchor file {path} does not exist")
+    if not is_file(path):
+        raise AnalysisError(f"anchor file {shorten(name)} does not exist")
     return _from_points(path, _csv_points(path) if path.suffix.lower() == ".csv" else _json_points(path))
 
 
@@ -69,8 +71,15 @@ def _shipped(name: str) -> Anchor:
 def _csv_points(path: Path) -> list[dict[str, str]]:
     return [
         {("psnr_db" if key == "psnr_rgb_db" else key): value for key, value in row.items()}
-        for row in _read(path)
+        for row in _read_foreign(path)
     ]
+
+
+def _read_foreign(path: Path) -> list[dict[str, str]]:
+    try:
+        return _read(path)
+    except (OSError, ValueError, csv.Error) as error:
+        raise AnalysisError(f"anchor file {path} is not readable as CSV in UTF-8: {error}") from None
 
 
 def _json_points(path: Path) -> list[dict[str, str]]:
@@ -81,7 +90,7 @@ def _json_points(path: Path) -> list[dict[str, str]]:
         psnr_db = results["psnr-rgb"] if "psnr-rgb" in results else results["psnr"]
         dataset = tree.get("meta", {}).get("dataset") or path.resolve().parent.name
         pairs = list(zip(results["bpp"], psnr_db, strict=True))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise AnalysisError(f"anchor file {path} is no results JSON of CompressAI: {error!r}") from None
     return [{"bpp": str(x), "psnr_db": str(y), "dataset": dataset} for x, y in pairs]
 
@@ -90,8 +99,12 @@ def _from_points(path: Path, points: list[dict[str, str]]) -> Anchor:
     missing = [key for key in ("bpp", "psnr_db", "dataset") if not points or key not in points[0]]
     if missing:
         raise AnalysisError(f"anchor file {path} lacks {', '.join(missing)}; needs bpp, psnr_db and dataset")
+    for number, row in enumerate(points, start=1):
+        short = [key for key in ("bpp", "psnr_db", "dataset") if not row[key]]
+        if short:
+            raise AnalysisError(f"anchor file {path}, row {number}: lacks {', '.join(short)}")
     datasets = sorted({row["dataset"] for row in points})
-    curves = sorted({row[key] for key in ("codec", "anchor") for row in points if key in row})
+    curves = sorted({row[key] or "" for key in ("codec", "anchor") for row in points if key in row})
     if len(datasets) > 1 or len(curves) > 1:
         raise AnalysisError(
             f"anchor file {path} mixes {', '.join([*datasets, *curves])}; keep one curve in a file"

@@ -67,7 +67,9 @@ class Mirror:
         try:
             if not self._is_open:
                 self._open()
-            timings = {path.name.split("__")[0]: path for path in sorted(self._folder.glob("timing/*.json"))}
+            # One setting for all: the newest, which is that of the last command.
+            files = sorted(self._folder.glob("timing/*.json"), key=lambda path: path.stat().st_mtime)
+            timings = {path.name.split("__")[0]: path for path in files}
             changed = [self._sync_trial(spec_id, timings, final_status) for spec_id in self._trial_ids()]
             if any(changed) or final_status:
                 self._sync_parent()

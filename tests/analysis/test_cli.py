@@ -94,6 +94,24 @@ def test_a_mistake_ends_the_process_with_status_2_and_one_line(tmp_path: Path) -
         (["bdrate", "short.csv"], "short lacks lmbda, psnr_db, dataset; it has label, bpp"),
         (["frontier", "failed"], "no trial of failed can be compared; trials.csv gives the reasons"),
         (["bdrate", str(EXAMPLE), "--anchor", "av2"], "anchor 'av2' is not known"),
+        (["bdrate", str(EXAMPLE), "--anchor", "bpg", "--anchor", "bpg"], "two anchors are called 'bpg'"),
+        (["bdrate", str(EXAMPLE), "--anchor", "ragged.csv"], "anchor file ragged.csv, row 2: lacks dataset"),
+        (
+            ["bdrate", str(EXAMPLE), "--anchor", "latin.csv"],
+            "latin.csv is not readable as CSV in UTF-8: 'utf",
+        ),
+        (["bdrate", str(EXAMPLE), "--anchor", "x" * 5000 + ".csv"], "anchor file xxxxx"),
+        (["bdrate", str(EXAMPLE), "--min-bpp", "nan"], "--min-bpp nan: must be greater than 0"),
+        (["bdrate", str(EXAMPLE), "--min-bpp=-1"], "--min-bpp -1: must be greater than 0"),
+        (["bdrate", str(EXAMPLE), "--max-bpp", "0"], "--max-bpp 0: must be greater than 0"),
+        (
+            ["bdrate", str(EXAMPLE), "--min-bpp", "1", "--max-bpp", "0.5"],
+            "--min-bpp 1: must be below --max-bpp 0.5",
+        ),
+        (["bdrate", str(EXAMPLE), "--min-overlap", "nan"], "--min-overlap nan: must lie between 0 and 100"),
+        (["bdrate", str(EXAMPLE), "--min-overlap=-5"], "--min-overlap -5: must lie between 0 and 100"),
+        (["bdrate", str(EXAMPLE), "--min-overlap", "500"], "--min-overlap 500: must lie between 0 and 100"),
+        (["frontier", "y" * 5000], "yyy... does not exist; name a sweep folder"),
         (["frontier", str(EXAMPLE), "--out", "short.csv"], "choose another folder with --out"),
         (
             ["frontier", "mlflow:0123456789abcdef0123456789abcdef"],
@@ -109,6 +127,8 @@ def test_mistakes_are_one_line_and_status_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "short.csv").write_text("label,bpp\nx,0.5\n")
+    (tmp_path / "ragged.csv").write_text("bpp,psnr_db,dataset\n0.1,30,kodak\n0.2,31\n")
+    (tmp_path / "latin.csv").write_bytes("bpp,psnr_db,dataset\n0.1,30,Größe\n".encode("latin-1"))
     write_sweep(tmp_path / "failed", [result(status="failed")])
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

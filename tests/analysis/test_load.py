@@ -112,13 +112,14 @@ def test_times_of_the_chosen_device(tmp_path: Path) -> None:
     source = read(folder)
     assert source.frame["time_dec_total_ms"].notna().all()
     assert source.notes == (
-        "time columns are those of cpu-synthetic__1t__bf16; also timed: cuda-fast__1t__bf16",
+        "time columns are those of cpu-synthetic__1t__bf16__512x768; "
+        "also timed: cuda-fast__1t__bf16__512x768",
     )
     fast = load(folder, device="cuda-fast")
     assert fast["time_dec_total_ms"].notna().sum() == 4
     assert set(fast["time_device"]) == {"cuda:fast", ""}
     with pytest.raises(
-        AnalysisError, match="--device tpu was not timed; timed: cpu-synthetic__1t__bf16, cuda-fast"
+        AnalysisError, match="--device tpu was not timed; timed: cpu-synthetic__1t__bf16__512x768, cuda-fast"
     ):
         load(folder, device="tpu")
 
@@ -205,3 +206,34 @@ def test_the_budget_id_is_what_the_result_says() -> None:
     without = trial_row(tree)["budget_id"]
     # A result from before results said it: no id that newer code writes has this length.
     assert len(without) == 8
+
+
+def test_times_of_different_image_sizes_are_never_mixed(tmp_path: Path) -> None:
+    results = grid()
+    small = [timing(tree, factor=0.1) | {"image_px": [64, 64]} for tree in results[:4]]
+    folder = write_sweep(tmp_path / "s", results, timings=[timing(tree) for tree in results[3:]])
+    for tree in small:
+        (folder / "timing" / f"{tree['arch_id']}__64x64.json").write_text(json.dumps(tree))
+    source = read(folder)
+    assert set(source.frame["time_image_px"]) == {"512-768", ""}
+    assert "also timed: cpu-synthetic__1t__bf16__64x64" in source.notes[0]
+    chosen = load(folder, device="cpu-synthetic__1t__bf16__64x64")
+    assert (chosen["time_image_px"] == "64-64").sum() == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("bpp", "0", "row 1: bpp='0' must be greater than 0"),
+        ("bpp", "-0.2", "row 1: bpp='-0.2' must be greater than 0"),
+        ("rd_loss", "-1", "row 1: rd_loss='-1' must not be negative"),
+        ("kmac_per_px_dec", "-3", "row 1: kmac_per_px_dec='-3' must not be negative"),
+    ],
+)
+def test_impossible_numbers_in_a_table_are_refused(
+    tmp_path: Path, name: str, value: str, message: str
+) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text(f"label,{name}\nmine,{value}\n")
+    with pytest.raises(AnalysisError, match=message):
+        read(path)

@@ -145,6 +145,31 @@ def test_an_unknown_component_is_named(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (lambda metadata: metadata.pop("model"), r"model=None, expected a mapping"),
+        (lambda metadata: metadata.update(model=[1]), r"model=\[1\], expected a mapping"),
+        (lambda metadata: metadata.pop("model_hash"), "model_hash=None, expected 16 hexadecimal digits"),
+        (
+            lambda metadata: metadata.update(model_hash="zz"),
+            "model_hash='zz', expected 16 hexadecimal digits",
+        ),
+        (lambda metadata: metadata.pop("extra"), "extra=None, expected a mapping"),
+        (lambda metadata: metadata.update(extra={"precision": "fp8"}), "with precision fp32 or bf16"),
+        (lambda metadata: metadata.update(extra={"precision": []}), "with precision fp32 or bf16"),
+    ],
+)
+def test_incomplete_metadata_is_named(path: Path, change: Any, message: str) -> None:
+    save_model(path, codec(), extra={})
+    rewrite(path, lambda metadata, _: change(metadata))
+    with pytest.raises(
+        UserError, match=rf"model\.safetensors: its metadata is damaged \(.*{message}"
+    ) as caught:
+        load_model(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
         (lambda _, tensors: tensors.pop("g_a.0.weight"), r"g_a\.0\.weight is missing"),
         (lambda _, tensors: tensors.update(extra=torch.zeros(1)), "extra is not part of this model"),
         (

@@ -101,17 +101,20 @@ def test_float_crops_are_the_same_scaled_to_one(shared: PixelCache) -> None:
     assert 0 <= float(x.min()) <= float(x.max()) <= 1
 
 
-def test_every_image_is_drawn_once_per_pass(shared: PixelCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_image_is_drawn_once_per_pass(
+    images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = PixelCache(images, root=tmp_path)
     drawn: list[str] = []
-    read = shared._read
+    read = cache._read
 
     def note(image: ImageFile) -> np.ndarray:
         drawn.append(image.sha256)
         return read(image)
 
-    monkeypatch.setattr(shared, "_read", note)
+    monkeypatch.setattr(cache, "_read", note)
     for step in range(9):
-        shared.crops_uint8(step, 4, 32, 0)  # 36 draws: six passes over six images
+        cache._draw(step, 4, 32, 0)  # 36 draws: six passes over six images; no thread looks ahead
     passes = [drawn[start : start + 6] for start in range(0, 36, 6)]
     assert all(len(set(one)) == 6 for one in passes)
     assert len({tuple(one) for one in passes}) > 1

@@ -70,7 +70,8 @@ def test_a_step_moves_weights_by_the_loss_and_quantiles_by_the_auxiliary_loss_al
     assert "g_a.0.weight" in moved
     assert "entropy_model.entropy_bottleneck.matrices.0" in moved
 
-    learner = learner_of(make_trial, learning_rate=0.0, final_learning_rate=0.0)
+    learner = learner_of(make_trial)
+    learner.rate_scale = 0.0
     before = weights(learner)
     learner.update(batch(), 0)
     moved = {name for name, p in weights(learner).items() if not torch.equal(p, before[name])}

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
 from rdc.__main__ import main
-from rdc.checkpoint import model_hash, save_model
+from rdc.bitstream import decode_image, encode_image
+from rdc.checkpoint import METADATA_KEY, model_hash, read_metadata, save_model
+from rdc.metrics import to_8bit
 from rdc.models.codec import build
 from rdc.spec import arch_id, parse_model
 
@@ -81,12 +84,57 @@ def test_the_written_pixels_are_the_rounded_reconstruction(
     checkpoint = folder / "model.safetensors"
     status, out, _ = run(capsys, "decompress", coded, "-o", tmp_path / "b.png", "--checkpoint", checkpoint)
     assert (status, out) == (0, f"{tmp_path / 'b.png'}: 45x70 px\n")
-    from rdc.bitstream import decode_image
     from rdc.checkpoint import load_model
 
     x_hat = decode_image(load_model(checkpoint)[0], coded.read_bytes(), model_hash(checkpoint))
     expected = np.round(x_hat[0].permute(1, 2, 0).numpy() * 255)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "b.png")), expected)
+
+
+def test_the_precision_of_the_trial_is_the_precision_of_the_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bytes and pixels are those that the trial's evaluation has, not those of fp32."""
+    pixels = np.random.default_rng(1).integers(0, 256, (128, 192, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    torch.manual_seed(3)
+    codec = build(parse_model(MODEL))
+    with torch.no_grad():  # symbols that differ between the precisions
+        list(codec.g_a.parameters())[-2].mul_(300)
+    codec.update(update_quantiles=True)
+    codec.eval()
+    checkpoint = tmp_path / "model.safetensors"
+    save_model(checkpoint, codec, extra={"precision": "bf16"})
+    common: list[str | Path] = ["--checkpoint", checkpoint]
+    assert run(capsys, "compress", tmp_path / "image.png", "-o", tmp_path / "a.rdc", *common)[0] == 0
+    assert run(capsys, "decompress", tmp_path / "a.rdc", "-o", tmp_path / "a.png", *common)[0] == 0
+
+    x = torch.tensor(pixels).permute(2, 0, 1)[None].float() / 255
+    expected = {}
+    for precision in ("fp32", "bf16"):
+        codec.set_transform_precision(precision)
+        data = encode_image(codec, x, model_hash(codec))
+        x_hat = decode_image(codec, data, model_hash(codec))
+        expected[precision] = (data, np.asarray((to_8bit(x_hat) * 255).round().byte()[0].permute(1, 2, 0)))
+    assert expected["fp32"][0] != expected["bf16"][0], "the test must be able to fail"
+    assert not np.array_equal(expected["fp32"][1], expected["bf16"][1]), "the test must be able to fail"
+    assert (tmp_path / "a.rdc").read_bytes() == expected["bf16"][0]
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), expected["bf16"][1])
+
+
+def test_a_model_of_another_version_is_named_with_its_file(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    metadata = read_metadata(folder / "model.safetensors")
+    metadata["model"]["transform"]["name"] = "os"
+    path = tmp_path / "newer.safetensors"
+    safetensors.torch.save_file(tensors, path, {METADATA_KEY: json.dumps(metadata)})
+    status, _, error = run(capsys, "describe", "--checkpoint", path)
+    assert status == 2
+    assert error.startswith(
+        f"error: {path}: holds a model that this version does not know: transform='os' is not known"
+    )
 
 
 def test_mistakes_are_one_line_and_status_2(

@@ -70,13 +70,15 @@ def test_the_parts_of_a_coding_are_told_apart(codec: Codec) -> None:
 def test_time_outside_the_networks_is_entropy_coding(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     from rdc.models.layers import coding
 
-    original = coding.decode
+    def slowed(original: Any) -> Any:
+        def slow(*arguments: Any) -> Any:
+            time.sleep(0.04)
+            return original(*arguments)
 
-    def slow_decode(*arguments: Any) -> Any:
-        time.sleep(0.04)
-        return original(*arguments)
+        return slow
 
-    monkeypatch.setattr(coding, "decode", slow_decode)
+    monkeypatch.setattr(coding, "decode", slowed(coding.decode))
+    monkeypatch.setattr(coding.StreamDecoder, "read", slowed(coding.StreamDecoder.read))
     timing = measure(codec, torch.rand(1, 3, 64, 64), repeats=3)
     # Two streams, y and z.
     assert timing.decode.entropy_ms.median >= 80

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 from typing import Any
@@ -16,6 +17,7 @@ from rdc.spec import (
     COMPONENT_GROUPS,
     ModelSpec,
     Recipe,
+    RunSettings,
     TrialSpec,
     WarmStart,
     arch_id,
@@ -121,6 +123,7 @@ def test_a_spec_survives_json(lmbda: float, seed: int, steps: int, widths: tuple
 
 
 MODEL = groups_of("model=rdc_g")
+BAD_NUMBERS = (math.nan, math.inf)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +164,25 @@ def test_a_wrong_model_is_one_clear_line(change: dict[str, Any], message: str) -
         ({"steps": 0}, r"budget\.steps=0: must be at least 1"),
         ({"crop_px": 100}, r"budget\.crop_px=100: must be a multiple of 64"),
         ({"ema_decay": 1.0}, r"budget\.ema_decay=1\.0: must lie in \[0, 1\)"),
+        *[
+            ({field: value}, rf"budget\.{field}=({value}|{float(value)}): must be {expected}")
+            for fields, values, expected in (
+                (("learning_rate", "grad_clip_norm"), (0, -1), "greater than 0"),
+                (("final_learning_rate", "aux_learning_rate", "weight_decay"), (-1,), "at least 0"),
+                (("warmup_steps", "rate_ramp_steps"), (-5,), "at least 0"),
+                (
+                    ("learning_rate", "final_learning_rate", "aux_learning_rate"),
+                    BAD_NUMBERS,
+                    "a finite number",
+                ),
+                (("weight_decay", "grad_clip_norm"), BAD_NUMBERS, "a finite number"),
+            )
+            for field in fields
+            for value in values
+        ],
+        ({"warmup_steps": 500}, r"budget\.warmup_steps=500: must be less than budget\.steps=500"),
+        ({"drop_at": 7}, r"budget\.drop_at=7\.0: must lie in \[0, 1\]"),
+        ({"drop_at": math.nan}, r"budget\.drop_at=nan: must lie in \[0, 1\]"),
         ({"schedule": "linear"}, r"budget\.schedule='linear': .*'cosine' or 'constant_then_drop'"),
         ({"stpes": 3}, r"budget\.stpes: there is no such key"),
         ({"steps": "many"}, r"budget\.steps='many': "),
@@ -176,6 +198,37 @@ def test_a_trial_refuses_what_it_does_not_know() -> None:
         parse_trial({**trial().to_dict(), "lambda": 0.1})
     with pytest.raises(UserError, match=r"lmbda=-1: must be greater than 0"):
         trial(lmbda=-1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lmbda": math.inf}, "lmbda=inf: must be a finite number"),
+        ({"lmbda": math.nan}, "lmbda=nan: must be a finite number"),
+        ({"lmbda": 0.0}, r"lmbda=0\.0: must be greater than 0"),
+        ({"seed": -1}, "seed=-1: must be at least 0"),
+        ({"seed": 2**63}, f"seed={2**63}: must be at most {2**63 - 1}"),
+    ],
+)
+def test_a_trial_refuses_numbers_that_nothing_can_use(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        trial(**change)
+    trial(seed=2**63 - 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"threads": 0}, r"cluster\.cpus_per_trial=0: must be at least 1"),
+        ({"cache_gb": math.nan}, r"data\.cache_gb=nan: must be a finite number"),
+        ({"log_every": 0}, r"budget\.log_every=0: must be at least 1"),
+        ({"checkpoint_every_s": math.inf}, r"budget\.checkpoint_every_s=inf: must be a finite number"),
+    ],
+)
+def test_run_settings_are_checked_too(change: dict[str, Any], message: str) -> None:
+    fields: dict[str, Any] = {"folder": "", "train_manifest": "", "eval_manifest": "", **change}
+    with pytest.raises(UserError, match=message):
+        RunSettings(**fields)
 
 
 def test_every_component_is_found_by_its_file_name() -> None:

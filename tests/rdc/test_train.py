@@ -187,6 +187,41 @@ def test_a_damaged_checkpoint_is_set_aside_by_name(tmp_path: Path, make_trial: A
     assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["resume.damaged1.pt", "resume.damaged2.pt"]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory: you tried"
+        ),
+    ],
+    ids=["python", "torch"],
+)
+def test_a_lack_of_memory_leaves_a_good_checkpoint_where_it_is(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_resume(tmp_path, ResumePoint(Progress(step=3), {}, metrics_bytes=12), spec_id="x")
+
+    def load(*_: Any, **__: Any) -> Any:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", load)
+        with pytest.raises(type(error)):
+            open_resume(tmp_path, spec_id="x", device=CPU)
+    assert [path.name for path in tmp_path.iterdir()] == [RESUME_FILE]
+    assert open_resume(tmp_path, spec_id="x", device=CPU)[0] is not None
+
+
+def test_a_failing_device_leaves_a_good_checkpoint_where_it_is(tmp_path: Path) -> None:
+    """Here: one that this machine does not have."""
+    save_resume(tmp_path, ResumePoint(Progress(), {"w": torch.ones(2)}, metrics_bytes=0), spec_id="x")
+    missing = torch.device("cuda", torch.cuda.device_count())
+    with pytest.raises((RuntimeError, AssertionError)):
+        open_resume(tmp_path, spec_id="x", device=missing)
+    assert [path.name for path in tmp_path.iterdir()] == [RESUME_FILE]
+
+
 class _Bomb:
     def __reduce__(self) -> Any:
         return os.system, ("touch bombed",)

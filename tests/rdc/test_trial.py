@@ -159,7 +159,7 @@ def test_a_warm_start_begins_with_the_named_weights(make_trial: Any, tmp_path: P
     warm = WarmStart(
         spec_id=spec.spec_id, checkpoint_sha256=hashlib.sha256(origin.read_bytes()).hexdigest(), lmbda=0.013
     )
-    frozen = {"learning_rate": 0.0, "final_learning_rate": 0.0, "aux_learning_rate": 0.0}
+    frozen = {"learning_rate": 1e-12, "final_learning_rate": 0.0, "aux_learning_rate": 0.0}
     second, second_run = make_trial(
         lmbda=0.05,
         warm_start=warm,

@@ -88,6 +88,7 @@ def timing(payload: Mapping[str, Any]) -> dict[str, Any]:
         "schema_version": 1,
         **{k: payload[k] for k in keys},
         "device_slug": "cpu-pretended",
+        "image_px": [payload["height_px"], payload["width_px"]],
         "alone": True,
     }
     out.write_text(json.dumps({**row, "decode": parts, "encode": parts}))

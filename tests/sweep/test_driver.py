@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import conf
+from analysis.__main__ import main as analysis_main
 from rdc.errors import UserError
 from rdc.files import read_json
 from sweep.driver import run_sweep
@@ -65,7 +66,36 @@ def test_a_sweep_leaves_all_its_files(
     output = capsys.readouterr().out
     assert "2 trials, budget smoke, fp32" in output
     assert "2 trials ok, 0 failed" in output
-    assert "python -m analysis bdrate" in output
+    assert "python -m analysis bdrate" not in output  # its images are not those of the published curves
+
+
+@pytest.mark.parametrize(
+    ("status", "dataset", "images", "suggested"),
+    [
+        ("ok", "kodak", 24, True),
+        ("ok", "kodak", 4, False),
+        ("ok", "mine", 24, False),
+        ("rate_mismatch", "kodak", 24, False),
+    ],
+)
+def test_a_comparison_is_suggested_where_it_works(
+    sweep: Sweep,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    status: str,
+    dataset: str,
+    images: int,
+    suggested: bool,
+) -> None:
+    sweep("time=false")
+    path = next(tmp_path.glob("runs/tiny/trials/*/result.json"))
+    result = read_json(path)
+    evaluation = {**result["evaluation"], "dataset": dataset, "images": images}
+    path.write_text(json.dumps({**result, "status": status, "evaluation": evaluation}))
+    capsys.readouterr()
+    sweep("time=false")
+    assert ("python -m analysis bdrate" in capsys.readouterr().out) is suggested
+    assert (analysis_main(["bdrate", str(tmp_path / "runs/tiny")]) == 0) is suggested
 
 
 def test_the_same_command_again_runs_only_what_is_missing(
@@ -177,6 +207,14 @@ def test_timing_covers_each_architecture_once(sweep: Sweep, tmp_path: Path) -> N
     assert len(ended_jobs(tmp_path, "timing")) == 3
     timing = read_json(next(tmp_path.glob("runs/tiny/timing/*.json")))
     assert (timing["threads"], timing["precision"], timing["device"]) == (1, "fp32", "cpu")
+
+
+def test_another_image_size_is_another_timing(sweep: Sweep, tmp_path: Path) -> None:
+    for size in (64, 128, 128):
+        sweep(f"cluster.timing.height_px={size}", "cluster.timing.width_px=64")
+    assert len(ended_jobs(tmp_path, "timing")) == 2
+    found = [read_json(path)["image_px"] for path in tmp_path.glob("runs/tiny/timing/*.json")]
+    assert sorted(found) == [[64, 64], [128, 64]]
 
 
 def test_a_failed_timing_is_told_and_does_not_fail_the_sweep(

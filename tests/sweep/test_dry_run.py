@@ -111,3 +111,17 @@ def test_a_line_is_never_negative() -> None:
         pytest.approx(1.8),
     )  # would start below 0
     assert fit_line([1.0, 2.0], [4.0, 1.0]) == (0.0, pytest.approx(1.2))  # would fall
+
+
+def test_a_resumed_trial_tells_the_speed_too(
+    base_overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its wall_s is that of all its pieces (rdc.resume.Progress)."""
+    run(*base_overrides, "cluster=inline", "time=false")
+    path = next(tmp_path.glob("runs/tiny/trials/*/result.json"))
+    result = json.loads(path.read_text())
+    result["complexity"] = measure(parse_model(result["spec"]["model"])).to_dict()
+    result["training"] |= {"wall_s": 7.0, "resumed_at_steps": [1]}
+    path.write_text(json.dumps(result))
+    run(*base_overrides, "seeds=[0,1]", "dry_run=true")
+    assert "by the speed of 1 finished trials of this sweep" in " ".join(capsys.readouterr().out.split())

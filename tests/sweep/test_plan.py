@@ -58,7 +58,7 @@ def test_ids_depend_on_what_decides_numbers_and_on_nothing_else() -> None:
     for decisive in (
         "lmbda=0.02",
         "seed=1",
-        "budget.steps=31",
+        "budget.steps=731",
         "depth.latent_channels=40",
         "transform.norm=gdn",
     ):
