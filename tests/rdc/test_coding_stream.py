@@ -11,6 +11,7 @@ from compressai.entropy_models import GaussianConditional
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rdc.errors import UserError
 from rdc.models.layers import coding
 
 
@@ -68,12 +69,17 @@ def test_more_symbols_than_were_coded_are_refused() -> None:
         stream.read(rows[:3])
 
 
-@pytest.mark.parametrize("data", [b"", b"\0" * 4, b"\xff" * 6400, bytes(range(256))])
+@pytest.mark.parametrize("data", [b"", b"\0" * 4, b"\xff" * 328, bytes(range(256))])
 def test_a_forged_stream_decodes_to_something_and_no_worse(data: bytes) -> None:
     rows = np.full(20, 63, dtype=np.int32)
     stream = coding.StreamDecoder(data, 40, gaussian_tables())
     assert stream.read(rows).shape == (20,)
     assert stream.read(rows % 3).shape == (20,)
+
+
+def test_a_stream_longer_than_its_symbols_is_refused() -> None:
+    with pytest.raises(UserError, match="a stream of 329 bytes holds 40 symbols, which take at most 328"):
+        coding.StreamDecoder(bytes(329), 40, gaussian_tables())
 
 
 def test_products_run_in_full_precision_where_both_ends_must_agree() -> None:
