@@ -120,7 +120,8 @@ _QUALITY = (
     ),
     _number(
         "bpp_estimated", "bit/px", "low", "evaluation.bpp_estimated", "eval/bpp_estimated",
-        "-log2 likelihood of the coded symbols over source pixels; mean over images.",
+        "-log2 likelihood of the coded symbols, at most what the coder's tables need, over source pixels; "
+        "mean over images.",
     ),
     _number(
         "rate_gap_pct", "%", "-", "evaluation.rate_gap_pct", "eval/rate_gap_pct",

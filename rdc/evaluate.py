@@ -18,9 +18,10 @@ from rdc import bitstream
 from rdc.checkpoint import model_hash
 from rdc.data import PixelCache
 from rdc.files import atomic_write_bytes
-from rdc.loss import bits, rd_loss
+from rdc.loss import rd_loss
 from rdc.metrics import finite_or_none, ms_ssim, ms_ssim_db, mse, psnr_db, to_8bit
 from rdc.models.codec import Codec, pad
+from rdc.models.layers import coding
 
 # Coded over estimated bits may differ by this much, summed over the set, above and below LOW_RATE_BPP.
 RATE_TOLERANCE, LOW_RATE_TOLERANCE, LOW_RATE_BPP = 0.01, 0.02, 0.2
@@ -174,7 +175,7 @@ def _encode(codec: Codec, x: Tensor, own_hash: bytes) -> tuple[bytes, float, int
     """(file, estimated bits, payload bytes, coded pixels); g_a runs once, for estimate and file."""
     padded, size = pad(x, codec.stride)
     y = codec.analysis(padded)
-    estimated_bits = float(bits(codec.entropy_model(y).likelihoods))
+    estimated_bits = coding.estimated_bits(codec.entropy_model(y).likelihoods)
     stream = bitstream.stream_of(codec.entropy_model.compress(y), size, own_hash)
     data = bitstream.to_bytes(stream)
     return data, estimated_bits, stream.payload_bytes, padded.shape[-2] * padded.shape[-1]

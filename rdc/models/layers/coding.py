@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ from rdc.errors import UserError
 
 SCALE_MIN, SCALE_MAX, SCALE_LEVELS = 0.11, 256.0, 64  # standard deviations the coder distinguishes
 LIKELIHOOD_FLOOR = 1e-9
+TABLE_BITS = 16.0  # frequencies are whole multiples of 2^-16, so no entry of a table costs more
+ESCAPE_BITS = 24.0  # the escape's entry, 4 bits that say how many pieces of 4 follow, mostly one
 # CompressAI's encoder reserves one word per symbol, but may write two words more than half the symbols:
 # under four symbols it writes before its buffer.
 MIN_SYMBOLS = 4
@@ -49,6 +51,20 @@ def encode(symbols: np.ndarray, rows: np.ndarray, tables: Tables) -> bytes:
     padding = [0] * max(0, MIN_SYMBOLS - len(values))
     coded: bytes = RansEncoder().encode_with_indexes(values + padding, picks + padding, *tables)
     return coded
+
+
+def estimated_bits(likelihoods: Mapping[str, Tensor]) -> float:
+    """Bits that `encode` writes for symbols with these likelihoods, estimated; summed over all latents.
+
+    -log2 likelihood, but where the coder cannot follow the model: no entry of its tables costs more than
+    TABLE_BITS, and a symbol beyond its table, where the likelihood is at LIKELIHOOD_FLOOR or 30 bits, costs
+    about ESCAPE_BITS.
+    """
+    total = 0.0
+    for likelihood in likelihoods.values():
+        inside = (-likelihood.float().log2()).clamp_max(TABLE_BITS)
+        total += float(torch.where(likelihood > LIKELIHOOD_FLOOR, inside, ESCAPE_BITS).sum())
+    return total
 
 
 def decode(data: bytes, rows: np.ndarray, tables: Tables) -> np.ndarray:
