@@ -26,7 +26,7 @@ smoke: $(READY) ## The smallest sweep through the same steps (under 90 s)
 	@$(VENV_PYTHON) -m sweep +experiment=smoke $(ARGS)
 
 test: $(READY) ## Run the tests (under 8 min on 2 cores)
-	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -m "not full" -n auto --dist loadscope $(ARGS)
+	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -m "not full" -n auto --maxprocesses 4 --dist loadscope $(ARGS)
 
 test-full: test ## Run the tests, then the slow ones: a real browser, the wheel, clean installs
 	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -m full $(ARGS)
