@@ -56,22 +56,9 @@ def rdc_model(reference: Any) -> Any:
     from rdc.checkpoint import load_compressai_state_dict
     from rdc.models.codec import build
     from rdc.spec import parse_model
+    from rdc.zoo import ZooModel
 
-    spec = parse_model(
-        {
-            "transform": {"name": "conv", "norm": "gdn"},
-            "entropy_model": {
-                "name": "joint_autoregressive",
-                "prior_filters": [3, 3, 3, 3],
-                "indexing": "ceil",
-            },
-            "hyper_transform": {"name": "conv", "activation": "leaky_relu"},
-            "depth": {"channels": [CHANNELS] * 3, "latent_channels": LATENT_CHANNELS},
-            "gating": {"name": "none"},
-            "rate_control": {"name": "none"},
-        }
-    )
-    codec = build(spec).eval()
+    codec = build(parse_model(ZooModel(name="mbt2018", quality=1).groups)).eval()
     load_compressai_state_dict(codec, reference.state_dict())
     return codec
 

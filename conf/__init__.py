@@ -23,7 +23,7 @@ _WORDS_WITH_A_MEANING = ("true", "false", "null", "nan", "inf")
 
 # What a point of a space may choose: the groups that compose a model, presets of them, and values of its own.
 MODEL_GROUPS = ("transform", "entropy_model", "hyper_transform", "depth", "gating", "rate_control", "model")
-MODEL_KEYS = (*MODEL_GROUPS, "width", "compressai")
+POINT_KEYS = (*MODEL_GROUPS, "width", "compressai")
 
 
 def compose(overrides: Sequence[str] = (), config_name: str = "config") -> dict[str, Any]:
@@ -223,9 +223,9 @@ def _parsed(text: str) -> tuple[str, str, Any]:
         raise UserError(f"space point override {text!r}: must be a text such as depth=n64")
     override = OverridesParser.create().parse_override(text)
     key = override.key_or_group
-    if key.partition(".")[0] not in MODEL_KEYS:
+    if key.partition(".")[0] not in POINT_KEYS:
         raise UserError(
-            f"space point {text!r}: a point chooses the model ({', '.join(MODEL_KEYS)}), not {key}"
+            f"space point {text!r}: a point chooses the model ({', '.join(POINT_KEYS)}), not {key}"
         )
     if override.is_sweep_override():
         raise UserError(f"space point {text!r}: one point takes one value; {HOW_TO_SWEEP}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from rdc.errors import UserError
 from rdc.files import read_json
-from rdc.spec import ModelSpec, Recipe, TrialSpec
+from rdc.spec import ModelSpec, Recipe, TrialSpec, to_plain
 
 SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
@@ -55,6 +55,21 @@ def trial_label(spec: TrialSpec) -> str:
     if spec.weights is not None:
         return f"{spec.weights.source} {spec.weights.name}-{spec.weights.quality}"
     return architecture_label(spec.model)
+
+
+def identity(spec: TrialSpec) -> dict[str, Any]:
+    """What every result.json says of its trial, however that ended."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "spec_id": spec.spec_id,
+        "curve_id": spec.curve_id,
+        "arch_id": spec.arch_id,
+        "budget_id": spec.budget_id,
+        "label": trial_label(spec),
+        "family": spec.model.family,
+        "spec": spec.to_dict(),
+        "warm_start": to_plain(spec.warm_start),
+    }
 
 
 def shares_of_paper(recipe: Recipe) -> dict[str, float]:

@@ -28,11 +28,10 @@ from rdc.models.codec import Codec, build
 from rdc.models.layers.wavelet import start_as_wavelet
 from rdc.result import (
     RESULT_FILE,
-    SCHEMA_VERSION,
+    identity,
     read_any,
     read_finished,
     shares_of_paper,
-    trial_label,
 )
 from rdc.resume import MetricsLog, ResumePoint, drop_resume, open_resume
 from rdc.spec import RunSettings, TrialSpec, parse, parse_trial, to_plain
@@ -74,7 +73,7 @@ def run_trial(spec: TrialSpec, run: RunSettings) -> dict[str, Any]:
         except Exception as error:  # a failed trial is data; the sweep goes on
             _log.error("trial %s failed:\n%s", spec.spec_id, traceback.format_exc())
             result = _failure(spec, error)
-    result = {**_identity(spec), **result, "attempt": attempt}
+    result = {**identity(spec), **result, "attempt": attempt}
     atomic_write_json(folder / RESULT_FILE, result)
     return result
 
@@ -266,20 +265,6 @@ class _Trial:
             "val_rd_loss": validation.rd_loss,
             "val_images": validation.images,
         }
-
-
-def _identity(spec: TrialSpec) -> dict[str, Any]:
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "spec_id": spec.spec_id,
-        "curve_id": spec.curve_id,
-        "arch_id": spec.arch_id,
-        "budget_id": spec.budget_id,
-        "label": trial_label(spec),
-        "family": spec.model.family,
-        "spec": spec.to_dict(),
-        "warm_start": to_plain(spec.warm_start),
-    }
 
 
 def _status(evaluation: Evaluation, fresh_decode: Mapping[str, Any]) -> str:

@@ -127,15 +127,15 @@ ARCHITECTURES = {
     "mbt2018": Architecture(
         _balle("joint_autoregressive", "leaky_relu"), range(1, 5), range(5, 9), ((192, 192), (192, 320))
     ),
+    "cheng2020-anchor": Architecture(
+        _cheng2020(attention=False), range(1, 4), range(4, 7), ((128, 128), (192, 192))
+    ),
+    "cheng2020-attn": Architecture(
+        _cheng2020(attention=True), range(1, 4), range(4, 7), ((128, 128), (192, 192))
+    ),
+    # Not in its zoo: one of its models, and one size for every rate.
+    "elic2022-official": Architecture(_elic, range(0), range(1, 9), ((192, 320), (192, 320))),
 }
-
-for _name, _attention in (("cheng2020-anchor", False), ("cheng2020-attn", True)):
-    ARCHITECTURES[_name] = Architecture(
-        _cheng2020(attention=_attention), range(1, 4), range(4, 7), ((128, 128), (192, 192))
-    )
-
-# Not in its zoo: one of its models, and one size for every rate.
-ARCHITECTURES["elic2022-official"] = Architecture(_elic, range(0), range(1, 9), ((192, 320), (192, 320)))
 
 _NO_HYPER = "it has no hyper-latent, which every entropy model here codes"
 _LEFT_OUT = {"bmshj2018-factorized": _NO_HYPER, "bmshj2018-factorized-relu": _NO_HYPER}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -176,14 +177,15 @@ def make_plan(
     trials: dict[str, PlannedTrial] = {}
     duplicates = 0
     for candidate in candidates:
-        external = candidate.lmbda is not None
-        for lmbda in settings.lmbdas if candidate.lmbda is None else (candidate.lmbda,):
-            for seed in (0,) if external else settings.seeds:
-                if candidate.model is None:
-                    continue
-                trial = _trial(settings, candidate, candidate.model, data, precision, lmbda, seed)
-                duplicates += trial.spec.spec_id in trials
-                trials.setdefault(trial.spec.spec_id, trial)
+        if candidate.model is None:
+            continue
+        lmbdas, seeds = settings.lmbdas, settings.seeds
+        if candidate.lmbda is not None:
+            lmbdas, seeds = (candidate.lmbda,), (0,)
+        for lmbda, seed in itertools.product(lmbdas, seeds):
+            trial = _trial(settings, candidate, candidate.model, data, precision, lmbda, seed)
+            duplicates += trial.spec.spec_id in trials
+            trials.setdefault(trial.spec.spec_id, trial)
     notes = [f"{duplicates} of the planned trials are the same as others and run once"] if duplicates else []
     return SweepPlan(
         settings=settings,

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from rdc.errors import UserError
 from rdc.files import atomic_write_json, read_json
-from rdc.result import RESULT_FILE, SCHEMA_VERSION, read_any, read_finished, trial_label
+from rdc.result import RESULT_FILE, identity, read_any, read_finished
 from rdc.spec import TrialSpec, to_plain
 from sweep.jobs import JobError
 from sweep.plan import PlannedTrial, SweepPlan
@@ -128,16 +128,8 @@ def close_sweep(folder: Path, status: str) -> None:
 
 def _failed(spec: TrialSpec, error: JobError, *, attempt: int) -> dict[str, Any]:
     return {
-        "schema_version": SCHEMA_VERSION,
+        **identity(spec),
         "status": "failed",
-        "spec_id": spec.spec_id,
-        "curve_id": spec.curve_id,
-        "arch_id": spec.arch_id,
-        "budget_id": spec.budget_id,
-        "label": trial_label(spec),
-        "family": spec.model.family,
-        "spec": spec.to_dict(),
-        "warm_start": to_plain(spec.warm_start),
         "error": {"class": error.kind, "message": error.message, "log": "log.txt"},
         "attempt": attempt,
     }

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from rdc.complexity import count, fvcore_macs, measure, on_meta
 from rdc.errors import UserError
 from rdc.models.codec import build
-from rdc.models.layers import coding
 from rdc.models.layers.hyperprior import Pick, dry
 from rdc.models.layers.stepwise import Stepwise
 from rdc.spec import ModelSpec, parse_model
+from tests.rdc.shared import coded_and_estimated, losses_at_a_high_rate
 
 PAPER_2020: dict[str, Any] = {"kernels": [5, 5, 3], "hyper": "separate", "side": "whole", "lrp": "add"}
 SWINT_CHARM: dict[str, Any] = {"widths": None, "support": 0, "side": "sliced", "lrp": "none"}
@@ -226,19 +226,8 @@ def test_decoding_gives_what_evaluation_saw(model: Stepwise) -> None:
 
 @torch.no_grad()
 def test_coded_bits_are_those_estimated() -> None:
-    """y drawn from the model's own Gaussians."""
     model = small(lrp="none")
-    z_hat = torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(3)).round() + model._medians()
-    side = model.h_s(z_hat)
-    torch.manual_seed(4)
-
-    def draw(pick: Pick, mean: Tensor, scale: Tensor) -> Tensor:
-        return mean + torch.round(scale.clamp_min(0.11) * torch.randn_like(mean))
-
-    y = model.walk(side, draw).y_hat
-    symbols, rows = model._symbols(y, z_hat)
-    data = coding.encode(symbols, rows, coding.tables_of(model.gaussian_conditional))
-    estimated = -model.estimate_y(y, side)[1].log2().sum()
+    data, estimated = coded_and_estimated(model)
     # Quantisation of the scale costs up to 0.5 %, rounding at scales under 0.3 nothing that is expected.
     assert -0.005 < 8 * len(data) / estimated - 1 < 0.01
     assert len(data) > 2000
@@ -303,17 +292,7 @@ def test_what_training_sees_and_rates(quantiser: str) -> None:
 def test_high_learning_rates_do_not_blow_up(quantiser: str) -> None:
     torch.manual_seed(0)
     codec = build(spec(8, 20, widths=[16, 12], quantiser=quantiser))
-    optimizer = torch.optim.Adam(codec.parameters(), 3e-3)
-    x = torch.rand(4, 3, 8, 8).repeat_interleave(8, 2).repeat_interleave(8, 3)
-    losses = []
-    for _ in range(60):
-        out = codec(x)
-        bits = sum(-torch.log2(p).sum() for p in out["likelihoods"].values())
-        loss = bits / x.shape[0] / 64**2 + 0.013 * 255**2 * (out["x_hat"] - x).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_at_a_high_rate(codec)
     assert max(losses) < 2 * losses[0]
     assert losses[-1] < 0.6 * losses[0]
 

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import pytest
 import torch
-from compressai.entropy_models import GaussianConditional
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdc.errors import UserError
 from rdc.models.layers import coding
-
-
-@functools.cache
-def gaussian_tables() -> coding.Tables:
-    model = GaussianConditional(None)
-    coding.update_gaussian(model, force=True)
-    return coding.tables_of(model)
-
+from tests.rdc.shared import gaussian_tables
 
 SYMBOL = st.one_of(st.integers(-3, 3), st.integers(-3000, 3000), st.integers(-(2**24) + 1, 2**24 - 1))
 PAIRS = st.lists(st.tuples(SYMBOL, st.integers(0, coding.SCALE_LEVELS - 1)), max_size=40)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import struct
 import subprocess
@@ -21,6 +20,7 @@ from rdc.errors import UserError
 from rdc.models.entropy_model.mean_scale_hyperprior import MeanScaleHyperprior
 from rdc.models.layers import coding
 from rdc.models.layers.gaussian import gaussian_likelihood
+from tests.rdc.shared import gaussian_tables
 
 
 def entropy_model(indexing: str = "nearest", z_channels: int = 3) -> MeanScaleHyperprior:
@@ -33,13 +33,6 @@ def entropy_model(indexing: str = "nearest", z_channels: int = 3) -> MeanScaleHy
         indexing=indexing,  # type: ignore[arg-type]
         prior_filters=(3, 3),
     )
-
-
-@functools.cache
-def gaussian_tables() -> coding.Tables:
-    model = GaussianConditional(None)
-    coding.update_gaussian(model, force=True)
-    return coding.tables_of(model)
 
 
 SYMBOL = st.one_of(st.integers(-3, 3), st.integers(-3000, 3000), st.integers(-(2**24) + 1, 2**24 - 1))
