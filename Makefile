@@ -19,7 +19,7 @@ setup: $(READY) ## Check the machine, then install everything into .venv (once, 
 $(READY): requirements.lock pyproject.toml scripts/setup.sh scripts/check_machine.py
 	@PYTHON='$(PYTHON)' scripts/setup.sh
 
-frontier: $(READY) ## Train, code and time 11 architectures and print their frontier (about 8 min on 2 cores)
+frontier: $(READY) ## Train, code and time the seven families, print their frontier (about 10 min on 2 cores)
 	@$(VENV_PYTHON) -m sweep +experiment=frontier $(ARGS)
 
 smoke: $(READY) ## The smallest sweep through the same steps (under 90 s)

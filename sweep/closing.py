@@ -59,9 +59,7 @@ def _next_commands(plan: SweepPlan, results: Mapping[str, Mapping[str, Any]]) ->
     commands = {ui: "curves, tables and images in MLflow"}
     if _has_anchors(results):
         commands[f"python -m analysis bdrate {relative(plan.folder)}"] = "against BPG and VTM"
-    commands["python -m sweep +experiment=frontier budget=paper dry_run=true"] = (
-        "what the study's budget costs"
-    )
+    commands["python -m sweep space=paper budget=paper dry_run=true"] = "what the study costs at full size"
     width = max(map(len, commands))
     return [f"  {command:<{width}}  {what}" for command, what in commands.items()]
 
