@@ -17,7 +17,7 @@ from analysis.schema import column
 
 WIDTH = 112
 TABLE_WIDTH = 120
-LABEL_WIDTH = 40
+LABEL_WIDTH = 52
 _INDENT = 14
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,10 @@ def read_any(folder: Path) -> dict[str, Any] | None:
 
 
 def architecture_label(model: ModelSpec) -> str:
-    """A short readable name, such as 'conv 64-64-96/128 +0-1-0 mean-scale'; only arch_id is unique."""
+    """A short readable name, such as 'conv 64-64-96/128 +0-1-0 charm lrp=add'; only arch_id is unique.
+
+    Of the components' parameters it names the choices among words that are not the default.
+    """
     depth = model.depth
     parts = [model.transform.name, f"{'-'.join(map(str, depth.channels))}/{depth.latent_channels}"]
     if any(depth.layers):
@@ -47,7 +52,15 @@ def architecture_label(model: ModelSpec) -> str:
     parts.append(model.entropy_model.name.removesuffix("_hyperprior").replace("_", "-"))
     if model.hyper_transform.name != "conv":
         parts.append(f"{model.hyper_transform.name}-hyper")
-    return " ".join(parts)
+    return " ".join([*parts, *_unusual_choices(model)])
+
+
+def _unusual_choices(model: ModelSpec) -> Iterator[str]:
+    for params in (model.transform, model.entropy_model, model.hyper_transform):
+        for field in dataclasses.fields(params):
+            value = getattr(params, field.name)
+            if field.name != "name" and isinstance(value, str | bool) and value != field.default:
+                yield f"{field.name}={str(value).lower()}"
 
 
 def trial_label(spec: TrialSpec) -> str:

@@ -189,12 +189,12 @@ class _Trial:
                 raise UserError("run.warm_start_checkpoint is missing: the trial measures given weights")
             load_external(codec, self.spec.weights, path)
             return codec.to(self.device).eval()
-        if self.spec.recipe.initialisation == "wavelet":
-            start_as_wavelet(codec)
         if warm_start is not None:
             if path is None:
                 raise UserError("run.warm_start_checkpoint is missing: the trial starts from trained weights")
             _load_warm_start(codec, Path(path), sha256=warm_start.checkpoint_sha256)
+        elif self.spec.recipe.initialisation == "wavelet":
+            start_as_wavelet(codec)
         return codec.to(self.device)
 
     def _save(self, codec: Codec, training: Mapping[str, Any]) -> None:

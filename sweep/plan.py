@@ -137,7 +137,8 @@ def choose_models(config: Mapping[str, Any], overrides: Sequence[str], settings:
     """The architectures of the space, checked, each once; impossible ones carry their refusal."""
     points = settings.space.point_overrides
     configs = [config] if points == [[]] else conf.compose_points(overrides, points)
-    return [_candidate(tuple(point), model) for point, model in zip(points, configs, strict=True)]
+    start = settings.budget.recipe.initialisation
+    return [_candidate(tuple(point), model, start) for point, model in zip(points, configs, strict=True)]
 
 
 def require_possible(candidates: Sequence[Candidate]) -> None:
@@ -202,10 +203,14 @@ def job_payload(plan: SweepPlan, trial: PlannedTrial, *, device: str) -> dict[st
     return {"spec": trial.spec.to_dict(), "run": to_plain(plan.run_settings(trial, device=device))}
 
 
-def _candidate(point: tuple[str, ...], config: Mapping[str, Any]) -> Candidate:
+def _candidate(point: tuple[str, ...], config: Mapping[str, Any], initialisation: str) -> Candidate:
+    from rdc.models.layers.wavelet import check_wavelet
+
     try:
         model, zoo = model_of(config), zoo_of(config)
         weights = external_weights(zoo, model) if zoo else None
+        if weights is None and initialisation == "wavelet":
+            check_wavelet(model)
     except UserError as error:
         return Candidate(point=point, model=None, refusal=str(error))
     if zoo is None or weights is None:

@@ -200,6 +200,15 @@ def test_labels_are_short_and_say_what_differs(make_trial: Any) -> None:
     assert architecture_label(spec.model) == "conv 32-48-64/96 +0-1-2 scale"
 
 
+def test_labels_name_what_is_not_the_default(make_trial: Any) -> None:
+    depth = {"channels": [16, 16, 16], "latent_channels": 20}
+    charm = {"name": "charm", "slices": 5, "widths": [8, 8], "lrp": "add", "side": "whole"}
+    spec, _ = make_trial(
+        model={"transform": {"name": "elic"}, "depth": depth | {"layers": [1, 1, 1]}, "entropy_model": charm}
+    )
+    assert architecture_label(spec.model) == "elic 16-16-16/20 +1-1-1 charm side=whole lrp=add"
+
+
 def test_the_share_of_the_papers_training_by_hand() -> None:
     recipe = Recipe(
         steps=2000,

@@ -86,6 +86,29 @@ def test_an_impossible_point_is_refused_by_name_before_anything_starts() -> None
         require_possible(candidates)
 
 
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            ["model=compressai", "compressai.name=cheng2020-anchor"],
+            "transform=cheng2020 has no strided layers",
+        ),
+        (
+            ["model=rdc_e", "depth.layers=[2,2,0,2]"],
+            "depth.layers=[2, 2, 0, 2] leaves a stage of transform=swint",
+        ),
+    ],
+)
+def test_a_model_without_the_budgets_start_is_refused_before_anything_starts(
+    model: list[str], message: str
+) -> None:
+    config = conf.compose(model)
+    assert config["budget"]["initialisation"] == "wavelet"
+    with pytest.raises(UserError, match=f"budget.initialisation=wavelet: {re.escape(message)}.*=random"):
+        require_possible(choose_models(config, model, read_settings(config)))
+    plan_of([*model, "budget.initialisation=random"])
+
+
 def test_an_impossible_model_is_refused_without_mentioning_a_space() -> None:
     config = conf.compose(["depth.latent_channels=0"])
     with pytest.raises(UserError, match=r"^depth.latent_channels=\[0\]: every entry must be at least 1"):
@@ -97,7 +120,7 @@ def test_names_tell_trials_apart_and_no_more() -> None:
     assert list(alone.names().values()) == [alone.trials[0].label]
     curves = plan_of(["depth=n32", "lmbdas=[0.01,0.02]"])
     assert [name.split()[-2:] for name in curves.names().values()] == [["lmbda", "0.01"], ["lmbda", "0.02"]]
-    alike = plan_of(["space.axes={transform.norm:[gdn1,gdn]}", "depth=n32"])
+    alike = plan_of(["space.axes={entropy_model.prior_filters:[[3,3],[3,3,3]]}", "depth=n32"])
     assert len({t.label for t in alike.trials}) == 1
     assert len(set(alike.names().values())) == 2
 

@@ -12,7 +12,6 @@ import math
 import torch
 from torch import Tensor
 
-from rdc.errors import UserError
 from rdc.models.layers.swin import Merge, Split, SwinBlock
 
 ANCHORS = 2  # the last channels of every stage: plus and minus the anchor
@@ -25,12 +24,7 @@ ANCHOR = 10.0
 class Anchored:
     """A Merge or Split, and the block whose bias makes its anchors."""
 
-    def __init__(self, layer: Merge | Split, block: SwinBlock | None) -> None:
-        if block is None:
-            raise UserError(
-                "budget.initialisation=wavelet: transform=swint needs at least one block in every stage "
-                "(depth.layers) to start from; use budget.initialisation=random"
-            )
+    def __init__(self, layer: Merge | Split, block: SwinBlock) -> None:
         self.layer = layer
         self.out_channels = layer.out_channels
         self._block = block

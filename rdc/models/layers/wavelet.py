@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rdc.errors import UserError
 from rdc.models.codec import Codec
 from rdc.models.layers.gdn import GDN, PEDESTAL
-from rdc.spec import component
+from rdc.spec import ModelSpec, component
 
 # First-order model of photographs on [0, 1]: variance of luma and of the two chroma differences, and the
 # correlation of neighbours in a low-pass band and in any other band. Only the order of bands and the first
@@ -73,19 +73,25 @@ class Resampler(Protocol):
 
 
 @torch.no_grad()
+def check_wavelet(model: ModelSpec) -> None:
+    """UserError if the model has no layers that can start as a wavelet codec."""
+    name = model.transform.name
+    transform = component("transform", name)
+    if not hasattr(transform, "strided_layers"):
+        lack = f"transform={name} has no strided layers"
+    elif not (lack := getattr(transform, "lack_of_layers", lambda depth: "")(model.depth)):
+        return
+    raise UserError(f"budget.initialisation=wavelet: {lack} to start from; use budget.initialisation=random")
+
+
 def start_as_wavelet(codec: Codec) -> None:
     """Overwrite the random weights of g_a and g_s, and the scales that the entropy model starts from.
 
     What lies between the strided layers of a transform starts as a multiple of the identity: layers with a
     method `start_linear`, which returns the factor, and GDN.
     """
-    name = codec.spec.transform.name
-    transform = component("transform", name)
-    if not hasattr(transform, "strided_layers"):
-        raise UserError(
-            f"budget.initialisation=wavelet: transform={name} has no strided 5x5 layers to start from; "
-            "use budget.initialisation=random"
-        )
+    check_wavelet(codec.spec)
+    transform = component("transform", codec.spec.transform.name)
     reserved = getattr(transform, "RESERVED_CHANNELS", 0)
     downs, ups = (
         [_Strided(layer, reserved) if isinstance(layer, nn.Module) else layer for layer in layers]

@@ -84,6 +84,13 @@ def strided_layers(g_a: nn.Module, g_s: nn.Module) -> tuple[list[nn.Conv2d | Anc
     return [*patches, *_anchored(g_a)], _anchored(g_s)[::-1]
 
 
+def lack_of_layers(depth: Depth) -> str:
+    """What a wavelet start misses; empty if nothing."""
+    if all(depth.layers):
+        return ""
+    return f"depth.layers={list(depth.layers)} leaves a stage of transform=swint without a block"
+
+
 def _anchored(part: nn.Module) -> list[Anchored]:
     """Every Merge and Split together with the first block of the stage before it."""
     found: list[Anchored] = []
@@ -92,6 +99,7 @@ def _anchored(part: nn.Module) -> list[Anchored]:
         if isinstance(layer, SwinBlock):
             first = first or layer
         elif isinstance(layer, (Merge, Split)):
+            assert first is not None, "a start without blocks is refused before"
             found.append(Anchored(layer, first))
             first = None
     return found
