@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rdc.errors import UserError
-from sweep.jobs import Job, JobError, NodeSlots, Outcome, pythonpath
+from sweep.jobs import PREEMPT_GRACE_S, Job, JobError, NodeSlots, Outcome, pythonpath
 
 # How often a job is tried on another slot when its slot or node dies under it.
 _MAX_LOST_SLOTS = 2
@@ -183,6 +183,11 @@ class RayExecutor:
 
     def running(self) -> list[Job]:
         return [handle.job for handle in self._handles if handle.job is not None] + self._returned
+
+    def preempt(self, grace_s: float = PREEMPT_GRACE_S) -> None:
+        for handle in self._handles:
+            if handle.job_ref is not None:
+                handle.actor.stop.remote(grace_s)
 
     def stop(self, grace_s: float) -> None:
         import ray

@@ -18,6 +18,8 @@ from typing import Any, Protocol, TextIO
 
 from rdc.errors import UserError
 
+# What a job gets to finish its step and write a checkpoint when it has to end early.
+PREEMPT_GRACE_S = 30.0
 # What a signal that ended a job usually means.
 _SIGNALS = {
     signal.SIGKILL: "killed by the system, most often because memory ran out",
@@ -90,6 +92,9 @@ class Executor(Protocol):
 
     def running(self) -> list[Job]:
         """Jobs submitted and not yet returned by poll."""
+
+    def preempt(self, grace_s: float = PREEMPT_GRACE_S) -> None:
+        """Ask the running jobs to end early, kill them after grace_s; poll returns how each one ended."""
 
     def stop(self, grace_s: float) -> None:
         """End all jobs, after a polite request kill what remains, and give back all resources."""
@@ -165,6 +170,9 @@ class InlineExecutor:
 
     def running(self) -> list[Job]:
         return [self._job] if self._job is not None else []
+
+    def preempt(self, grace_s: float = PREEMPT_GRACE_S) -> None:
+        """Nothing: whoever asks is in the process of the job, and the job is not running."""
 
     def stop(self, grace_s: float) -> None:
         self._job = None
