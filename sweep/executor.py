@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,11 @@ from sweep.jobs import PREEMPT_GRACE_S, Job, JobError, NodeSlots, Outcome, pytho
 
 # How often a job is tried on another slot when its slot or node dies under it.
 _MAX_LOST_SLOTS = 2
+# The same where the whole node has gone: nodes of a cloud may come and go many times during a long trial.
+_MAX_LOST_NODES = 20
+# How long a node gets no new slots after one was told to leave: batch systems end the node within that time.
+_LEFT_NODE_S = 45.0
+_LAST_WORDS_S = 1.0
 _LOOK_FOR_NODES_EVERY_S = 10.0
 _CONNECT_LIMIT_S = 10.0
 # How long a sweep may be without any slot that takes jobs, at the start or after nodes have died.
@@ -48,6 +54,7 @@ class Slot:
 
     def __init__(self, settings: SlotSettings) -> None:
         self._started_by = os.getppid()
+        self._leaving, self._told_to_leave = threading.Event(), False
         threading.Thread(target=self._end_with_raylet, daemon=True).start()
         ours, theirs = socket.socketpair()
         Path(settings.log).parent.mkdir(parents=True, exist_ok=True)
@@ -65,6 +72,8 @@ class Slot:
         theirs.close()
         self._control = ours
         self._lines = ours.makefile("r", encoding="utf-8")
+        threading.Thread(target=self._end_with_server, daemon=True).start()
+        self._leave_on_sigterm()
 
     def ready(self) -> dict[str, Any]:
         """What the fork server says of itself once it has imported everything."""
@@ -81,15 +90,49 @@ class Slot:
         """Ask the running job to stop, kill it after grace_s."""
         self._send({"stop": grace_s})
 
+    def leaving(self) -> bool:
+        """Returns when this slot takes no further job; whether because it was told to leave its machine."""
+        self._leaving.wait()
+        return self._told_to_leave
+
+    def _leave_on_sigterm(self) -> None:
+        """SIGTERM: the machine is taken away. The running job writes a checkpoint and its end is reported.
+
+        Ray's own handler would end this process at once.
+        """
+        sigterm, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        # Python runs handlers when the first thread next runs Python, and that one waits inside Ray.
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+
+        def wait() -> None:
+            while os.read(sigterm, 1)[0] != signal.SIGTERM:
+                pass
+            self._told_to_leave = True
+            self._leaving.set()
+            self._send({"leave": PREEMPT_GRACE_S})
+
+        threading.Thread(target=wait, daemon=True).start()
+
     def _send(self, message: dict[str, Any]) -> None:
         self._control.sendall(json.dumps(message).encode() + b"\n")
 
     def _receive(self) -> dict[str, Any]:
-        line = self._lines.readline()
+        try:
+            line = self._lines.readline()
+        except ConnectionResetError:
+            line = ""
         if not line:  # the fork server is gone, and its child with it: let Ray see a dead slot
             os._exit(1)
         message: dict[str, Any] = json.loads(line)
         return message
+
+    def _end_with_server(self) -> None:
+        self._server.wait()
+        self._leaving.set()
+        time.sleep(_LAST_WORDS_S)  # the end of its last job is still on its way to the driver
+        os._exit(1)
 
     def _end_with_raylet(self) -> None:
         while os.getppid() == self._started_by:
@@ -104,7 +147,9 @@ class _Handle:
     actor: Any
     node: str
     ready_ref: Any
+    leaving_ref: Any
     ready: bool = False
+    leaving: bool = False
     job: Job | None = None
     job_ref: Any = None
     submitted_at: float = 0.0
@@ -131,9 +176,10 @@ class RayExecutor:
         self._gpus = gpus_per_trial or 0.0
         self._settings = SlotSettings(preload=tuple(preload), env=dict(env), log=log)
         self._handles: list[_Handle] = []
-        self._lost: Counter[str] = Counter()
+        self._lost: dict[str, list[str]] = {}  # by job: the nodes whose slots died under it
+        self._left_nodes: dict[str, float] = {}  # node -> when a slot there was told to leave
         self._returned: list[Job] = []  # jobs of dead slots, to be placed again before any other
-        self._looked_for_nodes_at = 0.0
+        self._looked_for_nodes_at = -math.inf
         self._failed_starts = 0
         self._slots_since = 0.0
         self._owns_connection = True
@@ -215,7 +261,7 @@ class RayExecutor:
 
     def _free_slot(self, job: Job) -> _Handle | None:
         for handle in self._handles:
-            if handle.ready and handle.job is None and self._may_run(job, handle.node):
+            if handle.ready and not handle.leaving and handle.job is None and self._may_run(job, handle.node):
                 return handle
         return None
 
@@ -244,17 +290,16 @@ class RayExecutor:
         try:
             ended = ray.get(handle.job_ref)
         except ray.exceptions.RayError as error:
-            self._handles.remove(handle)
-            self._lost[job.job_id] += 1
-            self._looked_for_nodes_at = 0.0
-            if self._lost[job.job_id] <= _MAX_LOST_SLOTS:
+            self._forget(handle)
+            lost = self._loss(job, handle, type(error).__name__)
+            if lost is None:
                 self._returned.append(job)
                 return None
-            message = f"its worker died {self._lost[job.job_id]} times ({type(error).__name__})"
-            lost = JobError(kind="WorkerLost", message=message)
             return Outcome(
                 job=job, error=lost, started_at=submitted_at, ended_at=time.time(), node=handle.node
             )
+        if handle.leaving:
+            self._forget(handle)
         handle.job = handle.job_ref = None
         failure = JobError(**ended["error"]) if ended.get("error") else None
         return Outcome(
@@ -266,7 +311,45 @@ class RayExecutor:
             node=handle.node,
         )
 
+    def _loss(self, job: Job, handle: _Handle, error: str) -> JobError | None:
+        """What to say of a job whose slot died under it; None if it is to be tried again.
+
+        A job that takes its slots down must not do so without end. Nodes that go away are not its fault.
+        """
+        nodes = self._lost.setdefault(job.job_id, [])
+        nodes.append("" if handle.leaving else handle.node)
+        alive = {node["NodeID"] for node in self._alive_nodes()}
+        died = sum(node in alive for node in nodes)
+        if died <= _MAX_LOST_SLOTS and len(nodes) <= _MAX_LOST_NODES:
+            return None
+        return JobError(kind="WorkerLost", message=f"its worker died {len(nodes)} times ({error})")
+
     # Slots and nodes
+
+    def _forget(self, handle: _Handle) -> None:
+        """Give up a slot that is dead or about to be, and look at once where else there is room."""
+        import ray
+
+        ray.kill(handle.actor)
+        self._handles.remove(handle)
+        self._looked_for_nodes_at = -math.inf
+
+    def _look_for_leaving_slots(self) -> None:
+        """Slots that were told to leave end the job they have and get no other; idle dead ones are found."""
+        import ray
+
+        staying = {
+            handle.leaving_ref: handle for handle in self._handles if handle.ready and not handle.leaving
+        }
+        left, _ = ray.wait(list(staying), num_returns=len(staying), timeout=0) if staying else ([], [])
+        for ref in left:
+            handle = staying[ref]
+            with contextlib.suppress(ray.exceptions.RayError):
+                handle.leaving = ray.get(ref)
+            if handle.leaving:
+                self._left_nodes[handle.node] = time.monotonic()
+            if handle.job is None:
+                self._forget(handle)
 
     def _require_ray(self) -> None:
         """Ray itself does not tell its driver when its raylet is killed."""
@@ -279,6 +362,7 @@ class RayExecutor:
 
     def _look_after_slots(self) -> None:
         self._look_for_ready_slots()
+        self._look_for_leaving_slots()
         now = time.monotonic()
         if any(handle.ready for handle in self._handles):
             self._slots_since = now
@@ -302,7 +386,7 @@ class RayExecutor:
                 answer = ray.get(ref)
             except ray.exceptions.RayError as error:
                 self._handles.remove(handle)
-                self._looked_for_nodes_at = 0.0
+                self._looked_for_nodes_at = -math.inf
                 self._failed_starts += 1
                 if self._failed_starts > 3 + 3 * len(self._handles):
                     raise UserError(
@@ -319,13 +403,15 @@ class RayExecutor:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        self._looked_for_nodes_at = time.monotonic()
+        now = self._looked_for_nodes_at = time.monotonic()
         actor_class: Any = ray.remote(Slot)
         present = Counter(handle.node for handle in self._handles)
         budget = (self._wanted_slots or math.inf) - len(self._handles)
         hide_gpus = {} if self._gpus else {"CUDA_VISIBLE_DEVICES": ""}
         settings = dataclasses.replace(self._settings, env={**self._settings.env, **hide_gpus})
         for node in self._alive_nodes():
+            if now - self._left_nodes.get(node["NodeID"], -math.inf) < _LEFT_NODE_S:
+                continue
             for _ in range(int(min(budget, self._room(node) - present[node["NodeID"]]))):
                 actor = actor_class.options(
                     num_cpus=self._cpus,
@@ -333,9 +419,8 @@ class RayExecutor:
                     max_concurrency=4,
                     scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
                 ).remote(settings)
-                self._handles.append(
-                    _Handle(actor=actor, node=node["NodeID"], ready_ref=actor.ready.remote())
-                )
+                refs = {"ready_ref": actor.ready.remote(), "leaving_ref": actor.leaving.remote()}
+                self._handles.append(_Handle(actor=actor, node=node["NodeID"], **refs))
                 budget -= 1
 
     def _room(self, node: dict[str, Any]) -> int:

@@ -4,8 +4,11 @@ Importing torch and CompressAI costs seconds of processor time in every new proc
 has them costs milliseconds, can be killed alone, and gives all its memory back to the system.
 
 It speaks JSON lines over the socket whose number is its first argument:
-  in   {"run": {job_id, entry, payload, log, deadline_s}}   {"stop": grace_s}   end of file: stop at once
+  in   {"run": {job_id, entry, payload, log, deadline_s}}   {"stop": grace_s}   {"leave": grace_s}
   out  {"ready": {...}}   {"ended": {"value" | "error", started_at, ended_at}}
+
+SIGTERM is {"leave": ...}: the machine is taken away. The job is asked to end, and the server ends after it.
+So it does, with less patience, at the end of the file: whoever would take the result is gone.
 
 Nothing here may call torch: a process that ran one operation has threads, and children forked from it hang.
 """
@@ -15,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import fcntl
 import gc
 import importlib
 import json
@@ -27,10 +31,17 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sweep.jobs import JobError, error_of_exception, error_of_exit, resolve_entry
+from sweep.jobs import PREEMPT_GRACE_S, JobError, error_of_exception, error_of_exit, resolve_entry
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
+
+# What a job gets to write a checkpoint when its slot has died: no process may stay for long without an owner.
+_ORPHAN_GRACE_S = 5.0
+# A batch system sends SIGTERM to all processes. Jobs take a second one for an order to end at once, so the
+# server waits for theirs before it sends one.
+_LEAVE_DELAY_S = 1.0
+_LOCK_POLL_S = 0.2
 
 
 @dataclasses.dataclass
@@ -41,6 +52,7 @@ class _Child:
     kill_at: float | None  # deadline, time.monotonic
     received: bytes = b""
     stopping: bool = False
+    ask_at: float | None = None  # when to send SIGTERM unless one has come from elsewhere, time.monotonic
     late: bool = False  # killed for missing its deadline
 
 
@@ -49,29 +61,34 @@ class ForkServer:
         self._control = control
         self._unread = b""
         self._child: _Child | None = None
+        self._leaving = False  # takes no more jobs
+        self._terminated = False  # SIGTERM has come
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
         os.set_blocking(wake_read, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
         signal.set_wakeup_fd(wake_write)
         self._wake = wake_read
         self._selector.register(wake_read, selectors.EVENT_READ)
 
     def serve(self) -> None:
-        """Answer requests until the other side goes away."""
+        """Answer requests until the other side or this machine goes away."""
         try:
-            while True:
+            while not (self._leaving and self._child is None):
                 for key, _ in self._selector.select(self._wait_s()):
-                    if key.fileobj is self._control and not self._read_requests():
-                        return
-                    if key.fd == self._wake:
+                    if key.fileobj is self._control:
+                        self._read_requests()
+                    elif key.fd == self._wake:
                         with contextlib.suppress(BlockingIOError):
                             os.read(self._wake, 4096)
                     elif self._child is not None and key.fd == self._child.results:
                         self._read_results(self._child)
-                self._enforce_deadline()
+                if self._terminated and not self._leaving:
+                    self._leave(PREEMPT_GRACE_S)
+                self._keep_times()
                 self._reap()
         finally:
             if self._child is not None:
@@ -80,12 +97,15 @@ class ForkServer:
     def send(self, message: dict[str, Any]) -> None:
         self._control.sendall(json.dumps(message).encode() + b"\n")
 
-    def _wait_s(self) -> float | None:
-        if self._child is None or self._child.kill_at is None:
-            return None
-        return max(0.0, self._child.kill_at - time.monotonic())
+    def _on_sigterm(self, *_: object) -> None:
+        self._terminated = True
 
-    def _read_requests(self) -> bool:
+    def _wait_s(self) -> float | None:
+        times = [] if self._child is None else [self._child.kill_at, self._child.ask_at]
+        known = [at for at in times if at is not None]
+        return max(0.0, min(known) - time.monotonic()) if known else None
+
+    def _read_requests(self) -> None:
         try:
             chunk = self._control.recv(1 << 20)
         except ConnectionResetError:
@@ -95,14 +115,40 @@ class ForkServer:
             request = json.loads(line)
             if "run" in request:
                 self._fork(request["run"])
+            elif "leave" in request:
+                self._leave(request["leave"])
             elif self._child is not None:
-                self._child.stopping = True
-                self._child.kill_at = time.monotonic() + request["stop"]
-                _kill_group(self._child.pid, signal.SIGTERM)
-        return bool(chunk)
+                self._ask_to_stop(self._child, request["stop"])
+        if not chunk:
+            self._selector.unregister(self._control)
+            self._leaving = True
+            if self._child is not None:
+                self._ask_to_stop(self._child, _ORPHAN_GRACE_S)
+
+    def _leave(self, grace_s: float) -> None:
+        self._leaving = True
+        child = self._child
+        if child is not None and not child.stopping:
+            self._kill_after(child, grace_s)
+            child.ask_at = time.monotonic() + _LEAVE_DELAY_S
+
+    def _ask_to_stop(self, child: _Child, grace_s: float) -> None:
+        """SIGTERM now, once; SIGKILL after the grace, if no earlier request has set an earlier end."""
+        asked_before = child.stopping and child.ask_at is None
+        self._kill_after(child, grace_s)
+        child.ask_at = None
+        if not asked_before:
+            _kill_group(child.pid, signal.SIGTERM)
+
+    def _kill_after(self, child: _Child, grace_s: float) -> None:
+        child.stopping = True
+        end = time.monotonic() + grace_s
+        child.kill_at = end if child.kill_at is None else min(end, child.kill_at)
 
     def _fork(self, job: dict[str, Any]) -> None:
         assert self._child is None, "a slot runs one job at a time"
+        if self._leaving:
+            raise ConnectionResetError("no job starts on a machine that is taken away")
         results_read, results_write = os.pipe()
         started_at = time.time()
         server = os.getpid()
@@ -130,9 +176,15 @@ class ForkServer:
                 child.received += chunk
             self._selector.unregister(child.results)  # end of file: the child has said all it will say
 
-    def _enforce_deadline(self) -> None:
-        child = self._child
-        if child is not None and child.kill_at is not None and time.monotonic() >= child.kill_at:
+    def _keep_times(self) -> None:
+        child, now = self._child, time.monotonic()
+        if child is None:
+            return
+        if child.ask_at is not None and now >= child.ask_at:
+            child.ask_at = None
+            if _catches_sigterm(child.pid):  # else one has come already, and it is at work on its end
+                _kill_group(child.pid, signal.SIGTERM)
+        if child.kill_at is not None and now >= child.kill_at:
             _kill_group(child.pid, signal.SIGKILL)
             child.kill_at = None
             child.late = not child.stopping
@@ -151,7 +203,10 @@ class ForkServer:
             self._selector.unregister(child.results)
         os.close(child.results)
         self._child = None
-        self.send({"ended": {**_report(child, status), "started_at": child.started_at, "ended_at": ended_at}})
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # nobody is there to hear it
+            self.send(
+                {"ended": {**_report(child, status), "started_at": child.started_at, "ended_at": ended_at}}
+            )
 
 
 def _report(child: _Child, status: int) -> dict[str, Any]:
@@ -189,6 +244,7 @@ def _run_child(job: dict[str, Any], results: int, server: int) -> NoReturn:
 
 
 def _become_job(log: str | None, server: int) -> None:
+    """log: see sweep.jobs.Job."""
     os.setpgid(0, 0)
     # Dies with its server, which dies with its actor, which dies with the cluster: no orphan keeps a GPU.
     _die_with_parent(server)
@@ -205,8 +261,36 @@ def _become_job(log: str | None, server: int) -> None:
         os.dup2(file, 1)
         os.dup2(file, 2)
         os.close(file)
+        _lock(log)
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+
+
+def _lock(log: str) -> None:
+    """Wait until no other process runs the job with this log, and keep others out while this one lives.
+
+    A job is started again when its slot has died, which may be before its first process has. The lock is held
+    on a descriptor of its own: programs that the job starts do not inherit it.
+    """
+    descriptor = os.open(log, os.O_WRONLY | os.O_CLOEXEC)
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(_LOCK_POLL_S)
+        except OSError:  # a file system without locks
+            return
+
+
+def _catches_sigterm(pid: int) -> bool:
+    """Whether the process has a handler of its own for SIGTERM."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    (caught,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def _die_with_parent(parent: int) -> None:

@@ -34,7 +34,8 @@ _SIGNALS = {
 class Job:
     """One call in a process of its own: `entry` is "module:function" and gets `payload`, JSON in, JSON out.
 
-    log: file for the job's stdout and stderr. exclusive: nothing else of this sweep may run on its node.
+    log: file for the job's stdout and stderr; of several processes with the same log one runs at a time, the
+    others wait. exclusive: nothing else of this sweep may run on its node.
     node: run there and nowhere else. deadline_s: the job is killed after that long.
     """
 

@@ -124,7 +124,7 @@ def _job(plan: SweepPlan, trial: PlannedTrial, node: NodeSlots, out: Path, entry
         job_id=f"timing {out.stem}",
         entry=entry,
         payload=payload,
-        log=str(out.parent / "log.txt"),
+        log=str(out.with_suffix(".log")),
         exclusive=True,
         node=node.node,
     )

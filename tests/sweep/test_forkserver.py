@@ -127,6 +127,63 @@ def test_without_its_server_or_its_owner_no_job_goes_on(server: Server, tmp_path
         os.kill(helper, signal.SIGKILL)  # nobody was left to end it; it is no trial and holds no GPU
 
 
+def start_preemptible(server: Server, folder: Path, *, save_s: float = 0.3, **fields: Any) -> int:
+    """Returns the pid of the job, which is ready to be asked to end."""
+    server.start("entries:preemptible", {"folder": str(folder), "save_s": save_s}, **fields)
+    pids = folder / "pids"
+    assert wait_until(lambda: pids.exists() and "\n" in pids.read_text(), limit_s=20)
+    return int(pids.read_text().split()[0])
+
+
+def test_a_job_that_is_asked_to_stop_can_write_a_checkpoint(server: Server, tmp_path: Path) -> None:
+    start_preemptible(server, tmp_path)
+    server.control.sendall(b'{"stop": 20.0}\n{"stop": 20.0}\n')  # asked twice, it is told once
+    assert server.receive()["ended"]["value"] == {"status": "preempted", "step": 7}
+    assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("order", ["server first", "job first", "server alone"])
+def test_when_its_machine_is_taken_away_a_job_ends_with_a_checkpoint(
+    server: Server, tmp_path: Path, order: str
+) -> None:
+    job = start_preemptible(server, tmp_path, save_s=2.0)
+    told = {"server first": [server.process.pid, job], "job first": [job, server.process.pid]}
+    for pid in told.get(order, [server.process.pid]):
+        os.kill(pid, signal.SIGTERM)
+    assert server.receive()["ended"]["value"] == {"status": "preempted", "step": 7}
+    assert server.process.wait(timeout=10) == 0
+
+
+def test_when_its_slot_dies_a_job_ends_with_a_checkpoint(server: Server, tmp_path: Path) -> None:
+    job = start_preemptible(server, tmp_path)
+    server.lines.close()
+    server.control.close()
+    assert wait_until(lambda: not is_alive(job), limit_s=10)
+    assert (tmp_path / "saved").exists()
+    assert server.process.wait(timeout=10) == 0
+
+
+def test_when_its_slot_dies_a_job_that_does_not_end_is_killed(server: Server, tmp_path: Path) -> None:
+    job = start_preemptible(server, tmp_path, save_s=60)
+    server.lines.close()
+    server.control.close()
+    assert wait_until(lambda: not is_alive(job), limit_s=10)
+    assert not (tmp_path / "saved").exists()
+
+
+def test_two_processes_never_write_to_one_folder_at_the_same_time(tmp_path: Path) -> None:
+    servers = [Server("json"), Server("json")]
+    log = str(tmp_path / "log.txt")
+    for server in servers:
+        assert server.receive()["ready"]["failed"] == {}
+        server.start("entries:alone", {"folder": str(tmp_path), "sleep_s": 0.7}, log=log)
+    ends = [server.receive()["ended"] for server in servers]
+    assert [end.get("error") for end in ends] == [None, None]
+    for server in servers:
+        server.process.kill()
+        server.process.wait()
+
+
 def test_a_module_that_cannot_be_imported_is_reported() -> None:
     server = Server("json", "no_such_module_anywhere")
     ready = server.receive()["ready"]
