@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -136,8 +137,10 @@ def start_preemptible(server: Server, folder: Path, *, save_s: float = 0.3, **fi
 
 
 def test_a_job_that_is_asked_to_stop_can_write_a_checkpoint(server: Server, tmp_path: Path) -> None:
-    start_preemptible(server, tmp_path)
-    server.control.sendall(b'{"stop": 20.0}\n{"stop": 20.0}\n')  # asked twice, it is told once
+    start_preemptible(server, tmp_path, save_s=1.0)
+    server.control.sendall(b'{"stop": 20.0}\n')
+    time.sleep(0.5)
+    server.control.sendall(b'{"stop": 20.0}\n')  # asked twice, it is told once
     assert server.receive()["ended"]["value"] == {"status": "preempted", "step": 7}
     assert (tmp_path / "saved").exists()
 
@@ -151,6 +154,13 @@ def test_when_its_machine_is_taken_away_a_job_ends_with_a_checkpoint(
     for pid in told.get(order, [server.process.pid]):
         os.kill(pid, signal.SIGTERM)
     assert server.receive()["ended"]["value"] == {"status": "preempted", "step": 7}
+    assert server.process.wait(timeout=10) == 0
+
+
+def test_a_job_does_not_keep_a_machine_that_is_taken_away(server: Server, tmp_path: Path) -> None:
+    start_preemptible(server, tmp_path, save_s=60)
+    server.control.sendall(b'{"leave": 2.0}\n')
+    assert server.receive()["ended"]["error"]["kind"] == "SIGKILL"
     assert server.process.wait(timeout=10) == 0
 
 
