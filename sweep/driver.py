@@ -16,7 +16,8 @@ from typing import Any, TextIO
 
 from rdc.errors import UserError
 from sweep import machines, timing
-from sweep.closing import closing_text, relative
+from sweep.closing import Ending, closing_text, relative
+from sweep.drain import Drain
 from sweep.dry_run import show_dry_run
 from sweep.jobs import Executor, Job, NodeSlots, Outcome
 from sweep.machines import DRIVER_LOG, Entries
@@ -26,6 +27,7 @@ from sweep.plan import (
     PlannedTrial,
     Precision,
     SweepPlan,
+    add_planned,
     choose_data,
     choose_models,
     job_payload,
@@ -43,14 +45,16 @@ from sweep.record import (
     sweep_lock,
     write_sweep,
 )
+from sweep.search.source import Grid, Summary, TrialSource, summary
 from sweep.settings import Settings, read_settings
 from sweep.terminal import Interrupts, terminal
+from sweep.tracking.address import redact
 from sweep.warm_start import frontier_candidates
 
 _POLL_S = 0.2
 _GRACE_S = 5.0  # between asking a trial to stop and killing it
 
-Results = dict[str, dict[str, Any]]  # spec_id -> content of result.json
+Results = dict[str, Summary]  # by spec_id
 
 
 def run_sweep(
@@ -70,16 +74,25 @@ def run_sweep(
     settings = read_settings(config)
     check_tracking(config.get("tracking") or {"name": "none"}, settings.runs_dir)
     print(f"sweep {settings.name} in {relative(settings.folder)}; loading models", flush=True)
-    if settings.source is not None:
-        candidates = frontier_candidates(settings)
-    else:
-        candidates = choose_models(config, overrides, settings)
+    candidates = _candidates(config, overrides, settings)
     if settings.dry_run:
-        show_dry_run(config, settings, candidates)
+        show_dry_run(config, overrides, settings, candidates)
         return 0
     require_possible(candidates)
     with sweep_lock(settings.folder):
-        return _Driver(config, settings, candidates, command, entries or Entries()).run()
+        return _Driver(config, overrides, settings, candidates, command, entries or Entries()).run()
+
+
+def _candidates(config: Mapping[str, Any], overrides: Sequence[str], settings: Settings) -> list[Candidate]:
+    """What a grid trains; a search chooses as it goes, from a space that is checked here."""
+    if settings.source is not None:
+        return frontier_candidates(settings)
+    if settings.search.is_grid:
+        return choose_models(config, overrides, settings)
+    from sweep.search.asked import check_space
+
+    check_space(settings.space.space, overrides)
+    return []
 
 
 class _Driver:
@@ -88,23 +101,29 @@ class _Driver:
     def __init__(
         self,
         config: Mapping[str, Any],
+        overrides: Sequence[str],
         settings: Settings,
         candidates: Sequence[Candidate],
         command: Sequence[str],
         entries: Entries,
     ) -> None:
         self._config = config
+        self._overrides = overrides
         self._settings = settings
         self._candidates = candidates
         self._command = command or ["python", "-m", "sweep"]
         self._entries = entries
         self._interrupts = Interrupts()
+        self._drain = Drain(settings.folder, settings.cluster.walltime_s)
+        self._device = "cpu"
+        self._preempted = False  # whether running trials were asked to end
         self._prices = PriceList()
         self._stream: TextIO = sys.stdout
         self._executor: Executor | None = None
         self._tracker: Any = None
         self._display: Display | None = None
-        self._recorded = False  # whether sweep.json speaks of this command
+        self._sweep: dict[str, Any] | None = None  # sweep.json, once it speaks of this command
+        self._results: Results = {}
 
     def run(self) -> int:
         """The whole command, with everything given back however it ends."""
@@ -116,31 +135,37 @@ class _Driver:
                     terminal(self._settings.folder / DRIVER_LOG, divert=diverted) as self._stream,
                     self._closed_properly(),
                 ):
-                    plan, results = self._run()
-                    report = self._write_report(plan)
+                    plan, source = self._run()
+                    reason = self._drain.reason()
+                    report = self._write_report(plan, "finished" if reason is None else "stopped")
             except KeyboardInterrupt:
                 return 130
-        print(closing_text(plan, results, report, took_s=time.monotonic() - started))
-        return int(any(result["status"] in ("failed", "decode_mismatch") for result in results.values()))
+        ending = Ending(stopped_early=source.stopped(), reason=reason, again=self._again)
+        print(closing_text(plan, self._results, report, ending, took_s=time.monotonic() - started))
+        bad = ("failed", "decode_mismatch")
+        return int(any(result["status"] in bad for result in self._results.values()))
 
-    def _run(self) -> tuple[SweepPlan, Results]:
+    def _run(self) -> tuple[SweepPlan, TrialSource]:
         data = choose_data(self._settings, self._say)
         precision = machines.known_precision(self._settings)
-        plan = self._plan(data, precision) if precision else None
-        if plan is not None and self._nothing_to_do(plan):
-            return plan, _finished(plan)
+        planned = self._plan(data, precision) if precision else None
+        if planned is not None and self._nothing_to_do(*planned):
+            planned[1].close()
+            return planned
         nodes = self._start_executor()
         probes = self._probe(nodes)
-        plan = plan or self._plan(data, self._precision_of(probes))
-        results = self._train(plan, nodes)
-        if self._settings.time:
-            self._time(plan, timing.missing_jobs(plan, nodes, probes, results, entry=self._entries.timing))
-        return plan, results
+        plan, source = planned or self._plan(data, self._precision_of(probes))
+        plan = self._train(plan, source, nodes)
+        if self._settings.time and self._drain.reason() is None:
+            self._time(
+                plan, timing.missing_jobs(plan, nodes, probes, self._results, entry=self._entries.timing)
+            )
+        return plan, source
 
     # Start
 
-    def _plan(self, data: DataSets, precision: Precision) -> SweepPlan:
-        """Decide the trials, and write down what is about to run."""
+    def _plan(self, data: DataSets, precision: Precision) -> tuple[SweepPlan, TrialSource]:
+        """Decide the trials or how they are chosen, and write down what is about to run."""
         from rdc.machine import environment, resolve_device
         from sweep.tracking import open_tracker
 
@@ -148,20 +173,42 @@ class _Driver:
         for note in plan.notes:
             self._say(note)
         data.save(plan.folder)
-        sweep = write_sweep(plan, self._command, environment(resolve_device("cpu")))
-        self._recorded = True
-        self._tracker = open_tracker(self._config["tracking"], plan.folder, sweep, self._say)
-        return plan
+        plan, source = self._open_source(plan)
+        self._sweep = write_sweep(plan, self._command, environment(resolve_device("cpu")))
+        self._tracker = open_tracker(self._config["tracking"], plan.folder, self._sweep, self._say)
+        self._say(_what_is_missing(plan, self._results))
+        return plan, source
 
-    def _nothing_to_do(self, plan: SweepPlan) -> bool:
+    def _open_source(self, plan: SweepPlan) -> tuple[SweepPlan, TrialSource]:
+        """Where trials come from, and the plan with those that are known already."""
+        if not self._settings.search.is_grid:
+            from sweep.search.start import open_search
+
+            search = open_search(plan, self._overrides, self._prices, read=self._finished, say=self._say)
+            return plan.with_trials(search.trials()), search
+        missing = [trial for trial in plan.trials if self._finished(trial) is None]
+        missing.sort(key=self._work, reverse=True)  # the longest first
+        return plan, Grid(missing)
+
+    def _nothing_to_do(self, plan: SweepPlan, source: TrialSource) -> bool:
         """Whether everything has a result and a timing on this machine, so that no worker is needed."""
-        results = _finished(plan)
-        if len(results) < len(plan.trials):
+        if not source.done:
             return False
-        if self._settings.time and not timing.all_timed_here(plan, results):
-            return False
-        self._say(_what_is_missing(plan, [], results))
-        return True
+        return not self._settings.time or timing.all_timed_here(plan, self._results)
+
+    def _finished(self, trial: PlannedTrial) -> Summary | None:
+        """The summary of the trial's result, read once; None if it has to run."""
+        if trial.spec_id not in self._results:
+            result = finished_result(trial)
+            if result is None:
+                return None
+            self._results[trial.spec_id] = summary(result)
+        found = self._results[trial.spec_id]
+        return None if found["status"] == "failed" else found
+
+    def _work(self, trial: PlannedTrial) -> float:
+        """What its training takes, in 10^15 operations."""
+        return self._prices.price(trial.spec.model, trial.spec.recipe).training_pflop
 
     def _start_executor(self) -> list[NodeSlots]:
         self._executor = machines.open_executor(self._settings, self._entries, self._say)
@@ -193,40 +240,81 @@ class _Driver:
 
     # Train and time
 
-    def _train(self, plan: SweepPlan, nodes: Sequence[NodeSlots]) -> Results:
-        """Run the missing trials, the longest first; returns the results of all planned ones."""
-        results = _finished(plan)
-        work = {
-            trial.spec.spec_id: self._prices.price(trial.spec.model, trial.spec.recipe).training_pflop
-            for trial in plan.trials
-            if trial.spec.spec_id not in results
-        }
-        trials = {trial.spec.spec_id: trial for trial in plan.trials if trial.spec.spec_id in work}
-        self._say(_what_is_missing(plan, list(trials.values()), results))
-        attempts_before = {spec_id: attempts(trial) for spec_id, trial in trials.items()}
-        tally = Tally(names=plan.names(), work=work, slots=sum(n.slots for n in nodes), total=len(trials))
-
-        def on_start(job: Job) -> None:
-            display.started(trials[job.job_id])
-
-        def on_end(outcome: Outcome) -> None:
-            spec_id = outcome.job.job_id
-            results[spec_id] = result_after(trials[spec_id], attempts_before[spec_id], outcome.error)
-            self._log_job("trial", outcome)
-            display.ended(trials[spec_id], results[spec_id])
-
+    def _train(self, plan: SweepPlan, source: TrialSource, nodes: Sequence[NodeSlots]) -> SweepPlan:
+        """Run what the source asks for until it is done or the sweep has to end; returns the grown plan."""
+        executor = self._executor
+        assert executor is not None, "the executor is started before any job"
+        slots = sum(node.slots for node in nodes)
+        work = {trial.spec_id: self._work(trial) for trial in plan.trials if self._finished(trial) is None}
+        tally = Tally(names=plan.names(), work=work, slots=slots, total=self._expected(plan))
         with self._shown(open_display(self._stream, tally)) as display:
-            longest_first = sorted(trials.values(), key=lambda trial: -work[trial.spec.spec_id])
-            device = machines.device_of(nodes[0])
-            jobs = [self._trial_job(plan, trial, device) for trial in longest_first]
-            self._run_jobs(jobs, on_start=on_start, on_end=on_end)
-        return results
+            self._device = machines.device_of(nodes[0])
+            trials = _Trials(plan, source, self._trial_job, self._work, tally, display)
+            while True:
+                draining = self._draining()
+                if not draining:
+                    self._submit(trials, executor, slots)
+                if not executor.running() and (draining or trials.done):
+                    break
+                for outcome in executor.poll(_POLL_S):
+                    self._trial_ended(trials, outcome)
+                self._between_polls()
+        source.close()
+        return trials.plan
 
-    def _trial_job(self, plan: SweepPlan, trial: PlannedTrial, device: str) -> Job:
+    def _submit(self, trials: _Trials, executor: Executor, slots: int) -> None:
+        """Fill the free slots."""
+        while True:
+            free = slots - len(executor.running())
+            new = trials.ask(free)
+            if new:
+                assert self._sweep is not None, "sweep.json is written before any trial"
+                add_planned(self._sweep, trials.plan, new)
+            job = trials.next_job()
+            if job is None or not executor.submit(job):
+                return
+            trials.started()
+
+    def _trial_ended(self, trials: _Trials, outcome: Outcome) -> None:
+        """Record how a trial ended; one that was paused or preempted has no result yet."""
+        if outcome.error is not None and outcome.error.kind == "StorageError":
+            raise UserError(
+                outcome.error.message
+            )  # says nothing about the trial, and the next would fail too
+        spec_id = outcome.job.job_id
+        said = outcome.value if outcome.error is None and isinstance(outcome.value, dict) else {}
+        if said.get("status") in ("paused", "preempted"):
+            result: Summary = {"status": said["status"], "step": said["step"]}
+        else:
+            trial, attempts_before = trials.running[spec_id]
+            result = summary(result_after(trial, attempts_before, outcome.error))
+            self._results[spec_id] = result
+        self._log_job("trial", outcome)
+        trials.ended(spec_id, result)
+
+    def _draining(self) -> bool:
+        """Whether no trial may start any more; running ones are asked to end if there is no time for them."""
+        if self._drain.reason() is None:
+            return False
+        if self._drain.now and not self._preempted and self._executor is not None:
+            self._preempted = True
+            self._executor.preempt()
+        return True
+
+    def _expected(self, plan: SweepPlan) -> int:
+        """How many trials this command will run, as far as that is known."""
+        settings = self._settings
+        known = sum(trial.spec_id not in self._results for trial in plan.trials)
+        if settings.search.is_grid:
+            return known
+        new = settings.search.trials - len({trial.arch_id for trial in plan.trials})
+        return known + max(0, new) * len(settings.seeds)
+
+    def _trial_job(self, plan: SweepPlan, trial: PlannedTrial) -> Job:
         return Job(
-            job_id=trial.spec.spec_id,
+            job_id=trial.spec_id,
             entry=self._entries.trial,
-            payload=job_payload(plan, trial, device=device),
+            payload=job_payload(plan, trial, device=self._device),
             log=str(trial.folder / "log.txt"),
             deadline_s=self._settings.cluster.deadline_s,
         )
@@ -242,29 +330,26 @@ class _Driver:
             self._say(f"timing {len(jobs)} architectures, each alone on its node")
             self._run_jobs(jobs, on_end=on_end)
 
-    def _run_jobs(
-        self,
-        jobs: Sequence[Job],
-        *,
-        on_end: Callable[[Outcome], None],
-        on_start: Callable[[Job], None] = lambda job: None,
-    ) -> None:
+    def _run_jobs(self, jobs: Sequence[Job], *, on_end: Callable[[Outcome], None]) -> None:
         """Keep the slots busy until every job has ended."""
         executor = self._executor
         assert executor is not None, "the executor is started before any job"
         waiting = deque(jobs)
         while waiting or executor.running():
-            _fill_slots(executor, waiting, on_start)
-            outcomes = executor.poll(_POLL_S)
-            # A free slot gets its next job before what it finished is recorded.
-            _fill_slots(executor, waiting, on_start)
-            for outcome in outcomes:
+            if self._draining():
+                waiting.clear()
+            _fill_slots(executor, waiting)
+            for outcome in executor.poll(_POLL_S):
                 on_end(outcome)
-            if self._display is not None:
-                self._display.update()
-            # The tracker's work would disturb what asked to be alone; it catches up at the end.
-            if self._tracker is not None and not any(job.exclusive for job in executor.running()):
-                self._tracker.poll()
+            self._between_polls()
+
+    def _between_polls(self) -> None:
+        assert self._executor is not None, "the executor is started before any job"
+        if self._display is not None:
+            self._display.update()
+        # The tracker's work would disturb what asked to be alone; it catches up at the end.
+        if self._tracker is not None and not any(job.exclusive for job in self._executor.running()):
+            self._tracker.poll()
 
     def _log_job(self, kind: str, outcome: Outcome) -> None:
         event = {
@@ -279,12 +364,12 @@ class _Driver:
 
     # End
 
-    def _write_report(self, plan: SweepPlan) -> str:
+    def _write_report(self, plan: SweepPlan, status: str) -> str:
         """The tables and figures, before the tracker takes them up; returns the text for the very end."""
         from analysis.errors import AnalysisError
         from analysis.frontier import write_report
 
-        self._close("finished")
+        self._close(status)
         try:
             return write_report(plan.folder, print_table=False).text
         except AnalysisError as error:
@@ -292,8 +377,13 @@ class _Driver:
 
     def _close(self, status: str) -> None:
         """A command that ends before it plans leaves the record of earlier ones alone."""
-        if self._recorded:
+        if self._sweep is not None:
             close_sweep(self._settings.folder, status)
+
+    @property
+    def _again(self) -> str:
+        """The command that continues, as it may be shown."""
+        return redact(shlex.join(self._command))
 
     @contextlib.contextmanager
     def _closed_properly(self) -> Iterator[None]:
@@ -317,8 +407,7 @@ class _Driver:
             if self._tracker is not None:
                 self._tracker.finish(status)
             if status == "KILLED":
-                again = shlex.join(self._command)
-                self._say(f"what is finished is kept; continue with the same command:\n  {again}")
+                self._say(f"what is finished is kept; continue with the same command:\n  {self._again}")
 
     @contextlib.contextmanager
     def _shown(self, display: Display) -> Iterator[Display]:
@@ -336,25 +425,82 @@ class _Driver:
             print(text, file=self._stream, flush=True)
 
 
-def _fill_slots(executor: Executor, waiting: deque[Job], on_start: Callable[[Job], None]) -> None:
+class _Trials:
+    """The trials of one command between the source that asks for them and the slots that run them."""
+
+    def __init__(
+        self,
+        plan: SweepPlan,
+        source: TrialSource,
+        job_of: Callable[[SweepPlan, PlannedTrial], Job],
+        work_of: Callable[[PlannedTrial], float],
+        tally: Tally,
+        display: Display,
+    ) -> None:
+        self.plan = plan
+        self.running: dict[str, tuple[PlannedTrial, int]] = {}  # with how often it had ended before
+        self._source = source
+        self._job_of = job_of
+        self._work_of = work_of
+        self._tally = tally
+        self._display = display
+        self._known = {trial.spec_id for trial in plan.trials}
+        self._waiting: deque[PlannedTrial] = deque()
+
+    @property
+    def done(self) -> bool:
+        return not self._waiting and not self.running and self._source.done
+
+    def ask(self, free: int) -> list[PlannedTrial]:
+        """Take from the source what fits; returns what the plan did not have yet."""
+        room = max(free, 1 if self._source.eager else 0) - len(self._waiting)
+        asked = self._source.ask(room) if room > 0 else []
+        self._waiting += asked
+        new = [trial for trial in asked if trial.spec_id not in self._known]
+        if new:
+            self.plan = self.plan.with_trials(new)
+            self._known |= {trial.spec_id for trial in new}
+            names = self.plan.names()
+            for trial in new:
+                self._tally.expect(trial.spec_id, names[trial.spec_id], self._work_of(trial))
+        return new
+
+    def next_job(self) -> Job | None:
+        """The job of the trial that waits longest; it waits on until `started`."""
+        return self._job_of(self.plan, self._waiting[0]) if self._waiting else None
+
+    def started(self) -> None:
+        """The trial that waited longest runs."""
+        trial = self._waiting.popleft()
+        self.running[trial.spec_id] = trial, attempts(trial)
+        self._display.started(trial)
+
+    def ended(self, spec_id: str, result: Summary) -> None:
+        """Tell the source; a preempted trial waits to go on instead, and no attempt is counted."""
+        trial, _ = self.running.pop(spec_id)
+        if result["status"] == "preempted":
+            self._waiting.appendleft(trial)
+        else:
+            self._source.tell(spec_id, result)
+        self._display.ended(trial, result)
+
+
+def _fill_slots(executor: Executor, waiting: deque[Job]) -> None:
     for job in list(waiting):
         if executor.submit(job):
             waiting.remove(job)
-            on_start(job)
         elif job.node is None:  # it fits anywhere and finds no slot: neither will the next one
             return
 
 
-def _finished(plan: SweepPlan) -> Results:
-    found = {trial.spec.spec_id: finished_result(trial) for trial in plan.trials}
-    return {spec_id: result for spec_id, result in found.items() if result is not None}
-
-
-def _what_is_missing(plan: SweepPlan, missing: Sequence[PlannedTrial], results: Results) -> str:
+def _what_is_missing(plan: SweepPlan, results: Results) -> str:
     text = f"{len(plan.trials)} trials, budget {plan.settings.budget.name}, {plan.precision}"
+    missing = [trial for trial in plan.trials if trial.spec_id not in results]
     if results:
         text += f"; {len(results)} have results already"
     again = sum(attempts(trial) > 0 for trial in missing)
     if again:
         text += f"; {again} failed before and are tried once more"
-    return text if missing else f"{text}; nothing is missing"
+    if missing or not plan.settings.search.is_grid:
+        return text
+    return f"{text}; nothing is missing"
