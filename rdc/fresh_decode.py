@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rdc.errors import UserError
+from rdc.files import storing
 from rdc.lean_import import lean_compressai
 
 _TIMEOUT_S = 600.0
@@ -27,8 +28,9 @@ def decodes_alike(
     """(whether a new interpreter decodes all files to these pixels, the first difference in words)."""
     with tempfile.TemporaryDirectory(prefix="rdc-decode-") as folder:
         paths = [Path(folder, f"{number:04}.rdc") for number in range(len(files))]
-        for path, data in zip(paths, files, strict=True):
-            path.write_bytes(data)
+        with storing(folder):
+            for path, data in zip(paths, files, strict=True):
+                path.write_bytes(data)
         answers = _run(checkpoint, paths, device=device, threads=threads)
     for number, (answer, expected) in enumerate(zip(answers, pixel_sha256, strict=True)):
         if "error" in answer:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rdc.errors import UserError
-from rdc.files import read_json
+from rdc.files import read_sealed, write_sealed
 from rdc.spec import ModelSpec, Recipe, TrialSpec, to_plain
 
 SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
+RUNG_FILE = "rung.json"
 STATUSES = ("ok", "rate_mismatch", "decode_mismatch", "failed")
 
 # The study's budget, against which every other one is undertrained.
@@ -32,12 +33,28 @@ def read_finished(folder: Path, *, spec_id: str) -> dict[str, Any] | None:
 
 
 def read_any(folder: Path) -> dict[str, Any] | None:
-    """Whatever result.json holds, if it can be read at all."""
+    """Whatever result.json holds; None if there is none, or not as it was written."""
     try:
-        result = read_json(folder / RESULT_FILE)
+        return read_sealed(folder / RESULT_FILE)
     except UserError:
         return None
-    return result if isinstance(result, dict) else None
+
+
+def write_result(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Write result.json with its checksum; returns what it then holds."""
+    return write_sealed(folder / RESULT_FILE, result)
+
+
+def read_rung(folder: Path, *, spec_id: str) -> dict[str, Any] | None:
+    """Where a trial was last paused, and its validation there; None if it never was.
+
+    Holds spec_id, step, val_rd_loss, val_bpp, val_psnr_db (None where not finite) and elapsed_s.
+    """
+    try:
+        rung = read_sealed(folder / RUNG_FILE)
+    except UserError:
+        return None
+    return rung if rung.get("spec_id") == spec_id else None
 
 
 def architecture_label(model: ModelSpec) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import io
 import os
 import time
@@ -12,11 +13,16 @@ from typing import Any
 
 import torch
 
-from rdc.files import append_jsonl, atomic_write_bytes, read_jsonl
+from rdc.files import append_jsonl, atomic_write_bytes, read_jsonl, set_aside, storing
+from rdc.memory import where_memory_ran_out
 
-RESUME_VERSION = 1
+RESUME_VERSION = 2
 RESUME_FILE = "resume.pt"
 METRICS_FILE = "metrics.jsonl"
+
+# resume.pt is what torch.save wrote, then this and the SHA-256 of it: torch itself overlooks changed bytes.
+_SEAL = b"RDCSEAL1"
+_SEAL_BYTES = len(_SEAL) + 32
 
 
 class MetricsLog:
@@ -32,13 +38,18 @@ class MetricsLog:
     def truncate(self, size_bytes: int) -> None:
         """Drop what was logged after a checkpoint: the resumed run logs it again."""
         if self.size_bytes > size_bytes:
-            os.truncate(self.path, size_bytes)
+            with storing(self.path):
+                os.truncate(self.path, size_bytes)
 
     def points(self, step: int, **values: Any) -> None:
         append_jsonl(self.path, {"step": step, "t": round(time.time(), 3), **values})
 
     def event(self, event: str, **values: Any) -> None:
         append_jsonl(self.path, {"event": event, "t": round(time.time(), 3), **values})
+
+    def validation_at(self, step: int) -> dict[str, Any] | None:
+        """The row of the validation after this many steps, if there was one."""
+        return next((row for row in self.rows() if row.get("step") == step and "val/rd_loss" in row), None)
 
     def rows(self) -> list[dict[str, Any]]:
         return read_jsonl(self.path)
@@ -58,15 +69,30 @@ class Progress:
     best_rd_loss: float | None = None
     rollbacks: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     resumed_at_steps: list[int] = dataclasses.field(default_factory=list)
+    out_of_memory: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+
+class NoMetrics(MetricsLog):
+    """For processes that share a training and leave the writing to the first of them."""
+
+    def points(self, step: int, **values: Any) -> None:
+        pass
+
+    def event(self, event: str, **values: Any) -> None:
+        pass
 
 
 @dataclasses.dataclass(frozen=True)
 class ResumePoint:
-    """learner: Learner.state() after progress.step steps. metrics_bytes: length of metrics.jsonl then."""
+    """learner: Learner.state() after progress.step steps. metrics_bytes: length of metrics.jsonl then.
+
+    good: the state that training would roll back to from here; None if it is this one.
+    """
 
     progress: Progress
     learner: dict[str, Any]
     metrics_bytes: int
+    good: ResumePoint | None = None
 
 
 def save_resume(folder: Path, point: ResumePoint, *, spec_id: str) -> None:
@@ -74,13 +100,14 @@ def save_resume(folder: Path, point: ResumePoint, *, spec_id: str) -> None:
     content = {
         "schema_version": RESUME_VERSION,
         "spec_id": spec_id,
-        "progress": dataclasses.asdict(point.progress),
-        "learner": point.learner,
-        "metrics_bytes": point.metrics_bytes,
+        "point": _to_plain(point),
+        "good": None if point.good is None else _to_plain(point.good),
     }
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    atomic_write_bytes(folder / RESUME_FILE, buffer.getvalue())
+    digest = hashlib.sha256(buffer.getbuffer()).digest()
+    buffer.write(_SEAL + digest)
+    atomic_write_bytes(folder / RESUME_FILE, buffer.getbuffer())
 
 
 def open_resume(folder: Path, *, spec_id: str, device: torch.device) -> tuple[ResumePoint | None, str | None]:
@@ -93,37 +120,53 @@ def open_resume(folder: Path, *, spec_id: str, device: torch.device) -> tuple[Re
         return None, None
     data = path.read_bytes()
     try:
-        content = _load(data, torch.device("cpu"))
-        if (content["schema_version"], content["spec_id"]) != (RESUME_VERSION, spec_id):
-            raise ValueError(f"it belongs to trial {content['spec_id']}, version {content['schema_version']}")
-        progress = Progress(**content["progress"])
-        point = ResumePoint(progress, content["learner"], content["metrics_bytes"])
+        point = _read(_unsealed(data), torch.device("cpu"), spec_id)
     except Exception as error:  # torch.load raises many kinds for a damaged file; all mean the same here
-        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        if where_memory_ran_out(error) is not None:
             raise  # it says nothing about the file
-        aside = _set_aside(path)
+        aside = set_aside(path)
         return None, f"{RESUME_FILE} could not be used and is now {aside.name}: {_one_line(error)}"
     if device.type != "cpu":  # what fails from here on is the device
-        point = dataclasses.replace(point, learner=_load(data, device)["learner"])
+        point = _read(_unsealed(data), device, spec_id)
     return point, None
 
 
-def _load(data: bytes, device: torch.device) -> Any:
-    return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+def _unsealed(data: bytes) -> memoryview:
+    """What torch.save wrote; ValueError unless every byte of it is there and right."""
+    content, seal = memoryview(data)[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
+    if seal[: len(_SEAL)] != _SEAL:
+        raise ValueError("it is cut short or no checkpoint of this version")
+    if hashlib.sha256(content).digest() != seal[len(_SEAL) :]:
+        raise ValueError("its content does not match its checksum")
+    return content
+
+
+def _read(data: memoryview, device: torch.device, spec_id: str) -> ResumePoint:
+    content = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    if (content["schema_version"], content["spec_id"]) != (RESUME_VERSION, spec_id):
+        raise ValueError(f"it belongs to trial {content['spec_id']}, version {content['schema_version']}")
+    good = content["good"]
+    return dataclasses.replace(
+        _from_plain(content["point"]), good=None if good is None else _from_plain(good)
+    )
+
+
+def _to_plain(point: ResumePoint) -> dict[str, Any]:
+    return {
+        "progress": dataclasses.asdict(point.progress),
+        "learner": point.learner,
+        "metrics_bytes": point.metrics_bytes,
+    }
+
+
+def _from_plain(content: dict[str, Any]) -> ResumePoint:
+    return ResumePoint(Progress(**content["progress"]), content["learner"], content["metrics_bytes"])
 
 
 def drop_resume(folder: Path) -> None:
     """A finished trial needs no point to continue from; the file is several times as large as the model."""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):
         (folder / RESUME_FILE).unlink()
-
-
-def _set_aside(path: Path) -> Path:
-    number = 1
-    while (aside := path.with_name(f"resume.damaged{number}.pt")).exists():
-        number += 1
-    os.replace(path, aside)
-    return aside
 
 
 def _one_line(error: Exception) -> str:

@@ -24,7 +24,7 @@ from rdc.bitstream import decode_image, encode_image
 from rdc.checkpoint import load_model, model_hash
 from rdc.data import read_rgb
 from rdc.errors import UserError
-from rdc.files import atomic_write_json
+from rdc.files import write_sealed
 from rdc.machine import (
     device_name,
     device_slug,
@@ -112,8 +112,7 @@ def time_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
         **dataclasses.asdict(timing),
         "environment": environment(device),
     }
-    atomic_write_json(payload["out"], result)
-    return result
+    return write_sealed(payload["out"], result)
 
 
 @torch.no_grad()

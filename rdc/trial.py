@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import resource
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,41 @@ import torch
 from rdc.checkpoint import load_model, save_model
 from rdc.complexity import measure
 from rdc.data import ImageSet, PixelCache, split
+from rdc.ddp import Alone, TeamFailed, train_in_processes
 from rdc.errors import UserError
 from rdc.evaluate import Evaluation, evaluate
-from rdc.files import atomic_write_json, read_json
+from rdc.files import (
+    StorageError,
+    atomic_write_json,
+    read_json,
+    remove_leftovers,
+    set_aside,
+    storing,
+)
 from rdc.fresh_decode import decodes_alike
-from rdc.machine import device_name, environment, node_hash, resolve_device, set_threads
+from rdc.learner import Learner
+from rdc.machine import (
+    device_memory_mb,
+    device_name,
+    environment,
+    memory_peaks_mb,
+    node_hash,
+    resolve_device,
+    set_threads,
+)
+from rdc.memory import WAY_OUT, OutOfMemory, where_memory_ran_out
 from rdc.models.codec import Codec, build
 from rdc.models.layers.wavelet import start_as_wavelet
+from rdc.preempt import Preemption, StoppedEarly
 from rdc.result import (
     RESULT_FILE,
     identity,
     read_any,
     read_finished,
     shares_of_paper,
+    write_result,
 )
-from rdc.resume import MetricsLog, ResumePoint, drop_resume, open_resume
+from rdc.resume import MetricsLog, NoMetrics, ResumePoint, drop_resume, open_resume
 from rdc.spec import RunSettings, TrialSpec, parse, parse_trial, to_plain
 from rdc.train import TrainLog, Validation, rd_loss_slope, train, validate, write_validation
 from rdc.zoo import load_external
@@ -58,57 +77,96 @@ def run_trial(spec: TrialSpec, run: RunSettings) -> dict[str, Any]:
     """Train, code, measure; returns what result.json in run.folder then holds.
 
     A finished trial is read, not run again. A failed one gives a result too: status "failed" and the cause.
+    One that is paused (run.stop_at_step) or preempted (SIGTERM) leaves no result.json, returns its status and
+    step, and goes on from there when it is run again. StorageError where the folder takes no files: that says
+    nothing about the trial.
     """
     folder = Path(run.folder)
-    folder.mkdir(parents=True, exist_ok=True)
     finished = read_finished(folder, spec_id=spec.spec_id)
     if finished is not None:
+        drop_resume(folder)
         return finished
-    attempt = 1 + int((read_any(folder) or {}).get("attempt", 0))
-    atomic_write_json(folder / SPEC_FILE, spec.to_dict())
-    with _logging_to(folder / LOG_FILE):
-        try:
-            result = _Trial(spec, run).run()
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+        attempt = 1 + int((read_any(folder) or {}).get("attempt", 0))
+        atomic_write_json(folder / SPEC_FILE, spec.to_dict())
+        with _logging_to(folder / LOG_FILE):
+            result = _attempt(spec, run)
+        if result["status"] not in ("paused", "preempted"):
+            result = write_result(folder, {**identity(spec), **result, "attempt": attempt})
+        if result["status"] not in ("paused", "preempted", "failed"):
             drop_resume(folder)
-        except Exception as error:  # a failed trial is data; the sweep goes on
-            _log.error("trial %s failed:\n%s", spec.spec_id, traceback.format_exc())
-            result = _failure(spec, error)
-    result = {**identity(spec), **result, "attempt": attempt}
-    atomic_write_json(folder / RESULT_FILE, result)
     return result
+
+
+def _attempt(spec: TrialSpec, run: RunSettings) -> dict[str, Any]:
+    """The trial's own part of the result, however it ends."""
+    preemption = Preemption()
+    trial = None
+    with preemption.listening():
+        try:
+            trial = _Trial(spec, run, preemption)
+            return trial.run()
+        except StoppedEarly as stopped:
+            return {"status": stopped.status, "step": trial.step if trial else 0, **stopped.answer}
+        except StorageError:
+            raise
+        except Exception as error:  # a failed trial is data; the sweep goes on
+            if preemption.wanted:  # the request ends also what the trial has started, and that may come first
+                return {"status": "preempted", "step": trial.step if trial else 0}
+            if _is_storage(error):
+                raise
+            _log.error("trial %s failed:\n%s", spec.spec_id, traceback.format_exc())
+            return _failure(spec, error)
+
+
+def train_share(
+    payload: Mapping[str, Any], team: Alone, device: torch.device, *, preempted: Callable[[], bool]
+) -> None:
+    """One process's part of a training over several; the payload is that of the trial."""
+    spec = parse_trial(payload["spec"])
+    run = parse(RunSettings, dict(payload["run"]), where="run")
+    with _logging_to(Path(run.folder) / LOG_FILE):
+        _Trial(spec, run, Preemption(), device=device).train_share(team, preempted)
 
 
 class _Trial:
     """The steps of a trial in order, and what they hand to each other."""
 
-    def __init__(self, spec: TrialSpec, run: RunSettings) -> None:
+    def __init__(
+        self, spec: TrialSpec, run: RunSettings, preemption: Preemption, *, device: torch.device | None = None
+    ) -> None:
         self.spec = spec
         self.run_settings = run
         self.folder = Path(run.folder)
-        self.device = resolve_device(run.device)
+        self.device = device or resolve_device(run.device)
         self.metrics = MetricsLog(self.folder)
+        self.preemption = preemption
+        self.step = 0  # from which another attempt would go on
+        self.damaged_result: str | None = None
 
     def run(self) -> dict[str, Any]:
         set_threads(self.run_settings.threads)
+        self._set_damaged_result_aside()
         resume = self._open_resume()
         self._phase("data")
-        train_set, validation_set, eval_set = self._image_sets()
-        crops, validation_images, eval_images = (
-            PixelCache(images, cache_gb=self.run_settings.cache_gb)
-            for images in (train_set, validation_set, eval_set)
-        )
+        with self.preemption.at_once():
+            train_set, validation_set, eval_set = self._image_sets()
+            crops, validation_images, eval_images = self._caches(train_set, validation_set, eval_set)
         codec, training = self._train(crops, validation_images, resume)
         self._save(codec, training)
-        self._phase("evaluate")
-        evaluation = evaluate(
-            codec,
-            eval_images,
-            lmbda=self.spec.lmbda,
-            with_ms_ssim=self.run_settings.ms_ssim,
-            grid=self.folder / GRID_FILE,
-        )
-        self._phase("fresh_decode")
-        fresh_decode, difference = self._fresh_decode(evaluation)
+        with self.preemption.at_once():
+            self._phase("evaluate")
+            evaluation = evaluate(
+                codec,
+                eval_images,
+                lmbda=self.spec.lmbda,
+                with_ms_ssim=self.run_settings.ms_ssim,
+                grid=self.folder / GRID_FILE,
+            )
+            self._phase("fresh_decode")
+            fresh_decode, difference = self._fresh_decode(evaluation)
         self._phase("done")
         return {
             "status": _status(evaluation, fresh_decode),
@@ -136,30 +194,93 @@ class _Trial:
         """(codec with its tables, the result's section on training)."""
         self._phase("train")
         started_at = time.time()
-        codec = self._build()
-        if self.spec.weights is not None:
-            return codec, self._trained_elsewhere(codec, validation_images)
-        log = train(
-            codec,
+        with self.preemption.at_once():
+            codec = self._build()
+            if self.spec.weights is not None:
+                return codec, self._trained_elsewhere(codec, validation_images)
+        processes = self.run_settings.processes
+        if processes > 1:
+            log, peaks_mb = self._train_in_processes(codec, processes)
+        else:
+            log = train(
+                codec,
+                self.spec,
+                self.run_settings,
+                crops=crops,
+                validation=validation_images,
+                metrics=self.metrics,
+                resume=resume,
+                preempted=lambda: self.preemption.wanted,
+            )
+            peaks_mb = memory_peaks_mb(self.device)
+        self.step = log.steps
+        with self.preemption.at_once():
+            codec.update(force=True, update_quantiles=True)
+            validation = validate(codec, validation_images, self.spec.lmbda)
+            write_validation(self.metrics, log.steps, validation)
+            return codec, self._training(log, validation, started_at, peaks_mb)
+
+    def _train_in_processes(self, codec: Codec, processes: int) -> tuple[TrainLog, dict[str, float]]:
+        """As `train`, by processes of their own; (log, memory_peaks_mb of the largest)."""
+        if processes > self.spec.recipe.batch_size:
+            raise UserError(
+                f"run.processes={processes}: a batch of {self.spec.recipe.batch_size} gives each less than "
+                "one image; use fewer, or a larger budget.batch_size"
+            )
+        run = {**to_plain(self.run_settings), "device": self.device.type}
+        payload = {"spec": self.spec.to_dict(), "run": run}
+        peaks_mb = train_in_processes(payload, processes, preempted=lambda: self.preemption.wanted)
+        point, damage = open_resume(self.folder, spec_id=self.spec.spec_id, device=self.device)
+        if point is None or point.progress.step != self.spec.recipe.steps:
+            raise TeamFailed("NotFinite", damage or "after the last step, not all weights are numbers")
+        learner = Learner(codec, self.spec.recipe, lmbda=self.spec.lmbda, seed=self.spec.seed)
+        learner.restore(point.learner)
+        learner.adopt_average()
+        return TrainLog.of(point.progress, micro_batch=learner.micro_batch), peaks_mb
+
+    def train_share(self, team: Alone, preempted: Callable[[], bool]) -> None:
+        """In each of these processes; what is damaged has been set aside before."""
+        run = self.run_settings
+        set_threads(max(1, run.threads // run.processes))
+        if not team.is_first:
+            self.metrics = NoMetrics(self.folder)
+        resume, damage = open_resume(self.folder, spec_id=self.spec.spec_id, device=self.device)
+        assert damage is None, f"it was whole when the processes were started: {damage}"
+        crops, validation_images, _ = self._caches(*self._image_sets())
+        train(
+            self._build(),
             self.spec,
-            self.run_settings,
+            run,
             crops=crops,
             validation=validation_images,
             metrics=self.metrics,
             resume=resume,
+            preempted=preempted,
+            team=team,
         )
-        codec.update(force=True, update_quantiles=True)
-        validation = validate(codec, validation_images, self.spec.lmbda)
-        write_validation(self.metrics, log.steps, validation)
-        return codec, self._training(log, validation, started_at)
+
+    def _caches(self, *sets: ImageSet) -> list[PixelCache]:
+        return [PixelCache(images, cache_gb=self.run_settings.cache_gb) for images in sets]
 
     def _open_resume(self) -> ResumePoint | None:
         point, damage = open_resume(self.folder, spec_id=self.spec.spec_id, device=self.device)
         self.metrics.truncate(point.metrics_bytes if point else 0)
+        self.step = point.progress.step if point else 0
         if damage is not None:
-            _log.warning(damage)
-            self.metrics.event("resume_damaged", cause=damage)
+            self._damaged("resume_damaged", damage)
+        if self.damaged_result is not None:
+            self._damaged("result_damaged", self.damaged_result)
         return point
+
+    def _set_damaged_result_aside(self) -> None:
+        """A result.json that cannot be what was written; one of a failed attempt is replaced at the end."""
+        path = self.folder / RESULT_FILE
+        if path.exists() and read_any(self.folder) is None:
+            self.damaged_result = f"{RESULT_FILE} is damaged and is now {set_aside(path).name}"
+
+    def _damaged(self, event: str, cause: str) -> None:
+        _log.warning(cause)
+        self.metrics.event(event, cause=cause)
 
     def _phase(self, phase: str) -> None:
         self.metrics.event("phase", phase=phase)
@@ -224,7 +345,9 @@ class _Trial:
         )
         return {"images": count, "identical": identical}, difference
 
-    def _training(self, log: TrainLog, validation: Validation, started_at: float) -> dict[str, Any]:
+    def _training(
+        self, log: TrainLog, validation: Validation, started_at: float, peaks_mb: Mapping[str, float]
+    ) -> dict[str, Any]:
         recipe, run = self.spec.recipe, self.run_settings
         return {
             "budget": run.budget_name,
@@ -246,7 +369,10 @@ class _Trial:
             "rd_loss_slope_per_1k_steps": rd_loss_slope(self.metrics.rows(), recipe.steps),
             "rollbacks": log.rollbacks,
             "resumed_at_steps": log.resumed_at_steps,
-            "peak_memory_mb": _peak_memory_mb(self.device),
+            "out_of_memory": log.out_of_memory,
+            "processes": run.processes,
+            **peaks_mb,
+            "device_memory_mb": device_memory_mb(self.device),
         }
 
     def _trained_elsewhere(self, codec: Codec, validation_images: PixelCache) -> dict[str, Any]:
@@ -283,12 +409,26 @@ def _mismatch(evaluation: Evaluation, difference: str | None) -> dict[str, Any] 
 
 
 def _failure(spec: TrialSpec, error: Exception) -> dict[str, Any]:
+    kind = error.error_class if isinstance(error, TeamFailed) else type(error).__name__
     message = " ".join(str(error).split())
+    place = where_memory_ran_out(error)
+    if place is not None:
+        kind, message = OutOfMemory.__name__, f"{place} memory ran out ({message}); {WAY_OUT}"
     return {
         "status": "failed",
         "environment": environment(torch.device("cpu")),
-        "error": {"class": type(error).__name__, "message": message, "log": LOG_FILE},
+        "error": {"class": kind, "message": message, "log": LOG_FILE},
     }
+
+
+def _is_storage(error: Exception) -> bool:
+    """Whether the error, or one that it was raised for, is of the disk and not of the trial."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, StorageError):
+            return True
+        cause = cause.__cause__
+    return False
 
 
 def _load_warm_start(codec: Codec, path: Path, *, sha256: str) -> None:
@@ -309,12 +449,6 @@ def _load_warm_start(codec: Codec, path: Path, *, sha256: str) -> None:
     with torch.no_grad():
         for name, weight in weights.items():
             own[name].copy_(weight)
-
-
-def _peak_memory_mb(device: torch.device) -> float:
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
 @contextlib.contextmanager

@@ -183,8 +183,9 @@ def test_a_damaged_checkpoint_is_set_aside_by_name(tmp_path: Path, make_trial: A
     found, damage = open_resume(tmp_path, spec_id=spec.spec_id, device=CPU)
     assert found is None
     assert damage is not None
-    assert damage.startswith("resume.pt could not be used and is now resume.damaged2.pt: ")
-    assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["resume.damaged1.pt", "resume.damaged2.pt"]
+    assert damage.startswith("resume.pt could not be used and is now resume.pt.damaged2: ")
+    aside = sorted(path.name for path in tmp_path.glob("resume*"))
+    assert aside == ["resume.pt.damaged1", "resume.pt.damaged2"]
 
 
 @pytest.mark.parametrize(

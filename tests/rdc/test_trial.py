@@ -145,10 +145,10 @@ def test_a_damaged_checkpoint_is_recorded_and_training_starts_anew(make_trial: A
     (folder / "metrics.jsonl").write_text('{"step": 4, "t": 0, "train/loss": 1}\n')
     result = run_trial(spec, run)
     assert result["training"]["resumed_at_steps"] == []
-    assert (folder / "resume.damaged1.pt").exists()
+    assert (folder / "resume.pt.damaged1").exists()
     rows = read_jsonl(folder / "metrics.jsonl")
     assert rows[0]["event"] == "resume_damaged"
-    assert "is now resume.damaged1.pt" in rows[0]["cause"]
+    assert "is now resume.pt.damaged1" in rows[0]["cause"]
     assert [row["step"] for row in rows if "train/loss" in row] == [2, 4, 6]
 
 

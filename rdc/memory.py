@@ -1,0 +1,44 @@
+"""Memory that ran out: on the device or on the host, and what a person can do about it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+Place = Literal["cuda", "host"]
+
+WAY_OUT = (
+    "run fewer trials side by side (cluster.slots), take smaller images or a narrower model, or a machine "
+    "with more memory"
+)
+
+# torch has no class for a CPU that is out of memory, nor do the libraries beneath it for a device that is.
+_HOST_TEXTS = (
+    "can't allocate memory",
+    "not enough memory",
+    "std::bad_alloc",
+    "could not create a memory object",
+)
+_CUDA_TEXTS = ("CUDA out of memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+
+
+class OutOfMemory(RuntimeError):
+    """Memory ran out and nothing smaller is left to try; the text says what was tried and the way out."""
+
+
+def where_memory_ran_out(error: BaseException) -> Place | None:
+    """Which memory the error is about; None if it is another kind of error, or final already."""
+    if isinstance(error, OutOfMemory):
+        return None
+    if isinstance(error, torch.OutOfMemoryError):
+        return "cuda"
+    if isinstance(error, MemoryError):
+        return "host"
+    if isinstance(error, RuntimeError):
+        text = str(error)
+        if any(known in text for known in _CUDA_TEXTS):
+            return "cuda"
+        if any(known in text for known in _HOST_TEXTS):
+            return "host"
+    return None
