@@ -1,56 +1,25 @@
-"""The sweep's own files: its lock, sweep.json, and results of trials whose process could not write one."""
+"""The sweep's own files: sweep.json, jobs.jsonl, and results of trials whose process could not write one."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
 import shlex
-import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from rdc.errors import UserError
 from rdc.files import atomic_write_json, read_json
-from rdc.result import RESULT_FILE, identity, read_any, read_finished
+from rdc.result import RESULT_FILE, identity, read_any, read_finished, write_result
 from rdc.spec import TrialSpec, to_plain
 from sweep.jobs import JobError
+from sweep.lock import sweep_lock as sweep_lock
 from sweep.plan import PlannedTrial, SweepPlan
 from sweep.tracking.address import redact
 
 SWEEP_FILE = "sweep.json"
 SWEEP_SCHEMA_VERSION = 1
-
-
-@contextlib.contextmanager
-def sweep_lock(folder: Path) -> Iterator[None]:
-    """One driver per sweep folder; UserError names who has it. Released however the process ends."""
-    with _opened_lock(folder) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise UserError(
-                f"{folder} is in use by {holder}; wait until it has ended, stop it, or choose another name="
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        yield
-
-
-def _opened_lock(folder: Path) -> TextIO:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return open(folder / "driver.lock", "a+")
-    except OSError as error:
-        raise UserError(
-            f"{folder}: a sweep cannot have this folder ({error.strerror}); choose another runs_dir= or name="
-        ) from None
 
 
 def finished_result(trial: PlannedTrial) -> dict[str, Any] | None:
@@ -72,9 +41,7 @@ def result_after(trial: PlannedTrial, attempts_before: int, error: JobError | No
     if written is not None and written.get("attempt", 0) > attempts_before:
         return written
     reason = error or JobError(kind="NoResult", message=f"the job ended without writing {RESULT_FILE}")
-    failed = _failed(trial.spec, reason, attempt=attempts_before + 1)
-    atomic_write_json(trial.folder / RESULT_FILE, failed)
-    return failed
+    return write_result(trial.folder, _failed(trial.spec, reason, attempt=attempts_before + 1))
 
 
 def read_sweep(folder: Path) -> dict[str, Any] | None:
@@ -120,7 +87,7 @@ def write_sweep(plan: SweepPlan, command: Sequence[str], versions: Mapping[str, 
 
 
 def close_sweep(folder: Path, status: str) -> None:
-    """status: finished, interrupted or failed."""
+    """status: finished, stopped, interrupted or failed."""
     sweep = read_sweep(folder)
     if sweep is not None:
         atomic_write_json(folder / SWEEP_FILE, {**sweep, "ended_at": time.time(), "status": status})
