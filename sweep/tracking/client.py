@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rdc.errors import UserError
 from sweep.tracking.address import redact, server_name
@@ -32,6 +32,15 @@ _QUIET = {
 _NETWORK_REASON = re.compile(
     r"\[Errno -?\d+\] [A-Za-z ]+|[Cc]onnection refused|(Read|Connect\w*) timed out", flags=re.ASCII
 )
+# How MLflow refuses to write to a run or an experiment that somebody has deleted.
+_DELETED = "must be in the 'active' state"
+
+
+class FoundRun(NamedTuple):
+    """A run on the server; spec_id: None for one that is no trial."""
+
+    run_id: str
+    spec_id: str | None
 
 
 class ServerError(Exception):
@@ -39,7 +48,7 @@ class ServerError(Exception):
 
 
 class GoneError(ServerError):
-    """The server does not know a run or experiment that it knew before."""
+    """The server does not know a run or experiment that it knew before, or only as a deleted one."""
 
 
 class RejectedError(ServerError):
@@ -114,19 +123,22 @@ class Client:
             return False
         return info.lifecycle_stage == "active" and str(info.experiment_id) == experiment_id
 
-    def children(self, experiment_id: str, parent_run_id: str) -> dict[str, str]:
-        """spec_id -> run id of the parent's trials on the server."""
-        found: dict[str, str] = {}
+    def runs_tagged(self, experiment_id: str, tags: Mapping[str, str], *, status: str = "") -> list[FoundRun]:
+        """The active runs that have all of these tags, the oldest first; status: only those in this one."""
+        terms = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+        terms += [f"attributes.status = '{status}'"] if status else []
+        found: list[FoundRun] = []
         token = None
         while True:
             page = self._call(
                 "search_runs",
                 [experiment_id],
-                filter_string=f"tags.`mlflow.parentRunId` = '{parent_run_id}'",
+                filter_string=" and ".join(terms),
+                order_by=["attributes.start_time ASC"],
                 max_results=1000,
                 page_token=token,
             )
-            found |= {r.data.tags["spec_id"]: r.info.run_id for r in page if "spec_id" in r.data.tags}
+            found += [FoundRun(str(run.info.run_id), run.data.tags.get("spec_id")) for run in page]
             token = page.token
             if not token:
                 return found
@@ -200,7 +212,7 @@ def _sorted(error: Exception) -> ServerError:
         text = reason.group()
     text = text if len(text) <= ERROR_CHARS else text[: ERROR_CHARS - 1] + "…"
     code = getattr(error, "error_code", "")
-    if code == "RESOURCE_DOES_NOT_EXIST":
+    if code == "RESOURCE_DOES_NOT_EXIST" or _DELETED in text:
         return GoneError(text)
     if code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST"):
         return RejectedError(text)

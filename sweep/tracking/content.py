@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from analysis import schema
 from rdc.configured import MODEL_KEYS
-from sweep.tracking.address import redact
+from sweep.tracking.public import public_text, public_tree
 
 MAX_PARAMS = 100  # MLflow's limit for one request
 PARAM_VALUE_CHARS = 500  # what every MLflow server since 2.0 takes
@@ -62,28 +62,6 @@ def table_metrics(row: Mapping[str, str]) -> dict[str, float]:
     return schema.metrics({name: float(row[name]) for name in names if row.get(name)})
 
 
-def sweep_metrics(results: Iterable[Mapping[str, Any]]) -> list[Point]:
-    """The sweep's progress: after the n-th ended trial (step n), invalid trials and best rd_loss so far.
-
-    Values of rd_loss compare only at one lmbda: a sweep over several has no best one.
-    """
-    points: list[Point] = []
-    results = list(results)
-    comparable = len({(result.get("spec") or {}).get("lmbda") for result in results}) == 1
-    best, invalid = math.inf, 0
-    for number, result in enumerate(sorted(results, key=_end), start=1):
-        t_ms = round(1000 * _end(result)[0])
-        if result["status"] == "ok":
-            best = min(best, result["evaluation"]["rd_loss"])
-        else:
-            invalid += 1
-        points.append(Point("sweep/trials_ended", float(number), number, t_ms))
-        points.append(Point("sweep/trials_without_valid_point", float(invalid), number, t_ms))
-        if comparable and math.isfinite(best):
-            points.append(Point("sweep/best_rd_loss", best, number, t_ms))
-    return points
-
-
 def params(spec: Mapping[str, Any]) -> dict[str, str]:
     """A trial spec flattened to `transform`, `depth.channels`, `steps`: at most 100 of 500 characters."""
     flat: dict[str, str] = {}
@@ -99,7 +77,14 @@ def sweep_params(sweep: Mapping[str, Any]) -> dict[str, str]:
     The tracker's own settings stay out: its address may hold a password.
     """
     left_out = {*MODEL_KEYS, "tracking"}
-    return params({key: value for key, value in (sweep.get("config") or {}).items() if key not in left_out})
+    config = {key: value for key, value in (sweep.get("config") or {}).items() if key not in left_out}
+    return params(public_tree(config))
+
+
+def sweep_uid(sweep: Mapping[str, Any]) -> str:
+    """Which sweep it is, from its record alone: by this a server's run of it is found again."""
+    told = json.dumps([sweep.get("name"), sweep.get("started_at")])
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def sweep_tags(sweep: Mapping[str, Any]) -> dict[str, str]:
@@ -108,7 +93,7 @@ def sweep_tags(sweep: Mapping[str, Any]) -> dict[str, str]:
         {
             "mlflow.user": _user(),
             "mlflow.source.type": "LOCAL",
-            "mlflow.source.name": redact(str(sweep.get("command") or "")),
+            "mlflow.source.name": public_text(str(sweep.get("command") or "")),
             "mlflow.source.git.commit": sweep.get("git_revision"),
             "git_dirty": sweep.get("git_dirty"),
             "budget": (config.get("budget") or {}).get("name"),
@@ -145,7 +130,7 @@ def result_tags(result: Mapping[str, Any]) -> dict[str, str]:
             "budget": training.get("budget"),
             "precision": training.get("precision"),
             "device": training.get("device") or environment.get("device"),
-            "node": training.get("node"),
+            "node": training.get("node"),  # a hash that tells machines apart, not a name
             "attempt": result.get("attempt"),
             "error": (result.get("error") or {}).get("class"),
             "git_dirty": environment.get("git_dirty"),
@@ -167,7 +152,12 @@ def ranking_tags(row: Mapping[str, str], labels: Mapping[str, str]) -> dict[str,
 def datasets(result: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """(role, name, digest, source) of the image sets that made this result."""
     return [
-        (role, str(images.get("name")), str(images.get("content_hash")), str(images.get("source", "")))
+        (
+            role,
+            public_text(str(images.get("name"))),
+            str(images.get("content_hash")),
+            public_text(str(images.get("source", ""))),
+        )
         for role, images in (result.get("data") or {}).items()
         if isinstance(images, Mapping) and images.get("content_hash")
     ]
@@ -187,11 +177,6 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return []
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def _end(result: Mapping[str, Any]) -> tuple[float, str]:
-    """Sorts results by the time of their end; a trial that never began to train has none."""
-    return float((result.get("training") or {}).get("ended_at") or 0.0), str(result["spec_id"])
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -42,7 +42,10 @@ class CurveReader:
             self._offset += len(whole) + len(newline)
             self._tail = self._tail_at(file, self._offset)
         for line in whole.splitlines():
-            row = json.loads(line)
+            try:
+                row = json.loads(line)
+            except ValueError:  # torn when its writer was killed; the others stand
+                continue
             self.rows.append(row)
             for point in curve_points(row):
                 kind = point.key.split("/")[0]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from sweep.tracking import Tracker
@@ -24,6 +28,7 @@ class Server:
     """What a reader finds on the server."""
 
     def __init__(self, uri: str) -> None:
+        os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
         from mlflow import MlflowClient
 
         self.client = MlflowClient(tracking_uri=uri)
@@ -48,6 +53,29 @@ class Server:
 
     def artifacts(self, run: Any) -> set[str]:
         return {file.path for file in self.client.list_artifacts(run.info.run_id)}
+
+    def content(self) -> dict[str, dict[str, Any]]:
+        """All that the runs hold but ids and what depends on the moment of logging; the sweep's own is ""."""
+        return {run.data.tags.get("spec_id", ""): self._content_of(run) for run in self.runs()}
+
+    def _content_of(self, run: Any) -> dict[str, Any]:
+        histories = {key: self.client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
+        return {
+            "name": run.info.run_name,
+            "status": run.info.status,
+            "params": run.data.params,
+            "tags": {key: value for key, value in run.data.tags.items() if key != "mlflow.parentRunId"},
+            "metrics": {
+                key: [(m.step, m.value, m.timestamp) for m in found] for key, found in histories.items()
+            },
+            "images": sorted((i.dataset.name, i.dataset.digest) for i in run.inputs.dataset_inputs),
+            "artifacts": {name: self._digest(run, name) for name in sorted(self.artifacts(run))},
+        }
+
+    def _digest(self, run: Any, name: str) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            path = self.client.download_artifacts(run.info.run_id, name, folder)
+            return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def server_of(sweep: SyntheticSweep) -> Server:

@@ -1,0 +1,180 @@
+"""`python -m sweep sync`: an empty server filled from a sweep's files is the one that was there all along."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from analysis.frontier import write_report
+from sweep.record import sweep_lock
+from sweep.sync import main
+from sweep.tracking import open_tracker
+from sweep.tracking.state import JOURNAL_FILE, STATE_FILE
+from tests.sweep.synthetic_sweep import SyntheticSweep
+from tests.sweep.tracking_fixtures import empty_database as empty_database
+from tests.sweep.tracking_fixtures import mirror_of
+from tests.sweep.tracking_fixtures import runs as runs
+from tests.sweep.tracking_reader import SETTINGS, Server, server_of
+
+# MLflow's own use of SQLAlchemy.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
+
+
+def logged_sweep(runs: Path) -> SyntheticSweep:
+    """A sweep that was followed as it ran: ended in every way, timed, ranked, one trial cut short."""
+    sweep = SyntheticSweep(runs / "frontier", trials=6, steps=60, kodak=True)
+    mirror = mirror_of(sweep)
+    sweep.write_trial(0)
+    sweep.write_curve(1, last_step=30)
+    mirror.sync(None)
+    sweep.write_trial(2, status="failed")
+    mirror.sync(None)
+    sweep.write_curve(1, first_step=30)
+    sweep.write_result(1)
+    sweep.write_trial(3, status="rate_mismatch")
+    sweep.write_curve(4, last_step=20)
+    sweep.write_timing(0)
+    sweep.write_timing(1)
+    mirror.sync(None)
+    write_report(sweep.folder, print_table=False)
+    record(sweep, tracking={**SETTINGS, "name": "mlflow"}, status="finished")
+    mirror.sync("FINISHED")
+    return sweep
+
+
+def record(sweep: SyntheticSweep, *, tracking: dict[str, object], status: str) -> None:
+    """What a driver writes into sweep.json."""
+    content = sweep.sweep | {"status": status}
+    content["config"]["tracking"] = tracking
+    (sweep.folder / "sweep.json").write_text(json.dumps(content))
+
+
+def sync(*arguments: object) -> int:
+    return main(["sync", *map(str, arguments)])
+
+
+def test_an_empty_server_is_filled_with_the_same(runs: Path, empty_database: Path, tmp_path: Path) -> None:
+    sweep = logged_sweep(runs)
+    wanted = server_of(sweep).content()
+    assert {found["status"] for found in wanted.values()} == {"FINISHED", "FAILED", "KILLED"}
+    other = tmp_path / "other.db"
+    shutil.copy(empty_database, other)
+    assert sync(sweep.folder, "--uri", f"sqlite:///{other}") == 0
+    assert Server(f"sqlite:///{other}").content() == wanted
+
+    shutil.copy(empty_database, runs / "mlflow.db")
+    assert sync(sweep.folder) == 0, "the sweep's own server, which has lost everything"
+    assert server_of(sweep).content() == wanted
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_second_time_changes_nothing(runs: Path, forgotten: bool) -> None:
+    sweep = logged_sweep(runs)
+    server = server_of(sweep)
+    wanted, ids = server.content(), {run.info.run_id for run in server.runs()}
+    if forgotten:  # or a copy of the folder, from before it was logged
+        (sweep.folder / STATE_FILE).unlink()
+        (sweep.folder / JOURNAL_FILE).unlink(missing_ok=True)
+    for _ in range(2):
+        assert sync(sweep.folder) == 0
+    assert server.content() == wanted
+    assert {run.info.run_id for run in server.runs()} == ids
+
+
+def test_a_deleted_run_comes_back_and_a_second_one_goes(runs: Path) -> None:
+    sweep = logged_sweep(runs)
+    server = server_of(sweep)
+    wanted, children = server.content(), server.children()
+    first, second = (children[sweep.trials[number]["spec_id"]] for number in (0, 1))
+    server.client.delete_run(first.info.run_id)
+    server.client.create_run(second.info.experiment_id, tags=second.data.tags)
+    assert sync(sweep.folder) == 0
+    assert server.content() == wanted
+    assert server.children()[second.data.tags["spec_id"]].info.run_id == second.info.run_id
+
+
+def test_a_sweep_whose_driver_was_killed_has_ended(runs: Path) -> None:
+    sweep = SyntheticSweep(runs / "frontier", trials=2, steps=50)
+    sweep.write_trial(0, picture=False)
+    sweep.write_curve(1, last_step=20)
+    mirror_of(sweep).sync(None)
+    record(sweep, tracking=SETTINGS, status="running")
+    assert {run.info.status for run in server_of(sweep).runs()} == {"RUNNING", "FINISHED"}
+    assert sync(sweep.folder) == 0
+    assert server_of(sweep).parent().info.status == "KILLED"
+    children = server_of(sweep).children()
+    assert [children[trial["spec_id"]].info.status for trial in sweep.trials] == ["FINISHED", "KILLED"]
+
+
+def test_the_experiment_may_be_another_one(runs: Path) -> None:
+    sweep = SyntheticSweep(runs / "frontier", trials=1, steps=20)
+    sweep.write_trial(0, picture=False)
+    record(sweep, tracking=SETTINGS, status="finished")
+    assert sync(sweep.folder, "--experiment", "archive") == 0
+    client = server_of(sweep).client
+    (experiment,) = [e for e in client.search_experiments() if e.name == "archive"]
+    assert len(client.search_runs([experiment.experiment_id])) == 2
+
+
+def refused_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def test_what_cannot_be_synced_is_one_line(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = SyntheticSweep(runs / "frontier", trials=1, steps=20)
+    sweep.write_trial(0, picture=False)
+    folder, away = sweep.folder, f"http://someone:s3cret@127.0.0.1:{refused_port()}"
+
+    def refusal(*arguments: object) -> str:
+        assert sync(*arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "s3cret" not in line
+        return line
+
+    record(sweep, tracking={"name": "none"}, status="finished")
+    assert "ran without tracking; name a server: --uri URI, or set MLFLOW_TRACKING_URI" in refusal(folder)
+    assert f"{runs / 'no'}: there is no such folder" in refusal(runs / "no")
+    assert f"{runs}: is not the folder of a sweep, it has no sweep.json" in refusal(runs)
+    assert "'s3://bucket' (or $MLFLOW_TRACKING_URI) is nothing that" in refusal(
+        folder, "--uri", "s3://bucket"
+    )
+    line = refusal(folder, "--uri", away)
+    assert "does not take the record: [Errno 111] Connection refused; 0 ended trials are there" in line
+
+    record(sweep, tracking={**SETTINGS, "uri": "http://***@tracker:5000"}, status="finished")
+    assert "was logged to http://tracker:5000 with credentials, which the folder does not keep" in refusal(
+        folder
+    )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:s3cret@elsewhere:5000")
+    assert "give --uri URI, or set MLFLOW_TRACKING_URI to it" in refusal(folder)
+
+    with sweep_lock(folder):
+        line = refusal(folder, "--uri", f"sqlite:///{runs}/mlflow.db")
+    assert (
+        f"is in use by process {os.getpid()} on {socket.gethostname()}, which keeps MLflow up to date" in line
+    )
+
+
+def test_another_server_than_the_sweeps_has_all_of_it_too(
+    runs: Path, empty_database: Path, tmp_path: Path
+) -> None:
+    """The folder remembers each server apart, so that a second one does not get the rest only."""
+    sweep = SyntheticSweep(runs / "frontier", trials=2, steps=20)
+    sweep.write_trial(0, picture=False)
+    tracker = open_tracker(SETTINGS, sweep.folder, sweep.sweep)
+    tracker.finish("KILLED")
+    record(sweep, tracking=SETTINGS, status="interrupted")
+    other = f"sqlite:///{shutil.copy(empty_database, tmp_path / 'other.db')}"
+    assert sync(sweep.folder, "--uri", other) == 0
+    sweep.write_trial(1, picture=False)
+    assert sync(sweep.folder, "--uri", other) == 0
+    assert len(Server(other).children()) == 2
+    assert len(server_of(sweep).children()) == 1
