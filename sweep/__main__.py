@@ -1,10 +1,13 @@
 """`python -m sweep +experiment=frontier`: Hydra composes the configuration, the driver runs it.
 
+`python -m sweep status`, `stop` and `sync` are about a sweep that there is already; each has --help.
+
 Exit codes: 0 every trial is fine; 1 some failed; 2 the user's mistake; 130 interrupted.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -14,10 +17,15 @@ from conf import HOW_TO_SWEEP, explain, is_no_choice
 from rdc.errors import UserError
 from rdc.lean_import import lean_compressai
 
+# Commands besides the sweep itself, each a module of this package with a main.
+_COMMANDS = ("status", "stop", "sync")
+
 
 def main() -> int:
-    lean_compressai()
     try:
+        if sys.argv[1:2] and sys.argv[1] in _COMMANDS:
+            return int(importlib.import_module(f"sweep.{sys.argv[1]}").main(sys.argv[1:]))
+        lean_compressai()
         composed = _composed(sys.argv)
         if composed is None:  # --help, --cfg and their kind have printed what was asked
             return 0

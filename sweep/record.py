@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rdc.errors import UserError
-from rdc.files import atomic_write_json, read_json
+from rdc.files import append_jsonl, atomic_write_json, read_json
 from rdc.result import RESULT_FILE, identity, read_any, read_finished, write_result
 from rdc.spec import TrialSpec, to_plain
 from sweep.jobs import JobError
@@ -19,6 +20,7 @@ from sweep.plan import PlannedTrial, SweepPlan
 from sweep.tracking.address import redact
 
 SWEEP_FILE = "sweep.json"
+JOBS_FILE = "jobs.jsonl"
 SWEEP_SCHEMA_VERSION = 1
 
 
@@ -112,5 +114,16 @@ def _without_credentials(config: dict[str, Any]) -> dict[str, Any]:
 
 def append_event(folder: Path, event: Mapping[str, Any]) -> None:
     """One line in jobs.jsonl: when and where a job ran, for the record of what shared a node with what."""
-    with open(folder / "jobs.jsonl", "a") as file:
-        file.write(json.dumps(event) + "\n")
+    append_jsonl(folder / JOBS_FILE, event)
+
+
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """The lines of jobs.jsonl, without those that a full disk or a power cut has damaged."""
+    path = folder / JOBS_FILE
+    events = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            event = json.loads(line)
+            if isinstance(event, dict):
+                events.append(event)
+    return events

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import pretend
 
 
 def preemptible(payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,3 +43,48 @@ def alone(payload: Mapping[str, Any]) -> None:
     inside.mkdir()
     time.sleep(payload["sleep_s"])
     inside.rmdir()
+
+
+def trial(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """A pretended trial of STEPS steps of 20 ms; it goes on from its resume.pt, and writes one on SIGTERM."""
+    from rdc.files import append_jsonl, write_sealed
+
+    folder, steps = Path(payload["run"]["folder"]), int(os.environ["STEPS"])
+    folder.mkdir(parents=True, exist_ok=True)
+    resume = folder / "resume.pt"
+    first = int(resume.read_text()) if resume.exists() else 0
+    wanted: list[int] = []
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # in the driver's own process it is the driver's
+        signal.signal(signal.SIGTERM, lambda number, _: wanted.append(number))
+    append_jsonl(folder / "metrics.jsonl", {"event": "phase", "phase": "train", "t": time.time()})
+    for step in range(first + 1, steps + 1):
+        time.sleep(0.02)
+        row = {"step": step, "t": time.time(), "train/loss": 1.0, "eta_s": 0.02 * (steps - step)}
+        append_jsonl(folder / "metrics.jsonl", row)
+        if wanted:
+            resume.write_text(str(step))
+            return {"status": "preempted", "step": step}
+    pretend.misbehave(payload["spec"]["seed"])
+    (folder / "model.safetensors").write_bytes(b"weights")
+    resume.unlink(missing_ok=True)
+    result = pretend.good_result(folder, payload["spec"])
+    result["training"]["resumed_at_steps"] = [first] if first else []
+    return write_sealed(folder / "result.json", result)
+
+
+def main() -> int:
+    """A sweep of such trials from the command line: the overrides are the arguments."""
+    import conf
+    from sweep.driver import run_sweep
+    from sweep.machines import Entries
+
+    overrides = sys.argv[1:]
+    entries = Entries(
+        trial="entries:trial", timing="pretend:timing", probe="pretend:probe", preload=("rdc.spec", "entries")
+    )
+    command = ["python", "entries.py", *overrides]
+    return run_sweep(conf.compose(overrides), overrides=overrides, command=command, entries=entries)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
