@@ -21,7 +21,7 @@ from rdc.checkpoint import model_hash
 from rdc.data import ImageFile, PixelCache
 from rdc.files import atomic_write_bytes
 from rdc.loss import rd_loss
-from rdc.memory import WAY_OUT, OutOfMemory, where_memory_ran_out
+from rdc.memory import WAY_OUT, OutOfMemory, first_words, where_memory_ran_out
 from rdc.metrics import finite_or_none, ms_ssim, ms_ssim_db, mse, psnr_db, to_8bit
 from rdc.models.codec import Codec, pad
 from rdc.models.layers import coding
@@ -181,7 +181,7 @@ def _memory_for(file: ImageFile) -> Iterator[None]:
             raise
         raise OutOfMemory(
             f"{place} memory ran out while {file.name} of {file.width_px}x{file.height_px} px was "
-            f"coded; {WAY_OUT}"
+            f"coded ({first_words(error)}); {WAY_OUT}"
         ) from error
 
 

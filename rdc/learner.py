@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rdc.ddp import Alone
 from rdc.loss import rate_weight, training_loss
-from rdc.memory import WAY_OUT, OutOfMemory, where_memory_ran_out
+from rdc.memory import WAY_OUT, OutOfMemory, first_words, where_memory_ran_out
 from rdc.models.codec import Codec
 from rdc.spec import Recipe
 
@@ -80,7 +80,9 @@ class Learner:
             place = where_memory_ran_out(error)
             if place is None:
                 raise
-            raise OutOfMemory(f"{place} memory ran out in the optimiser at step {step}; {WAY_OUT}") from error
+            raise OutOfMemory(
+                f"{place} memory ran out in the optimiser at step {step} ({first_words(error)}); {WAY_OUT}"
+            ) from error
         return statistics
 
     def _gradients(self, x: Tensor, step: int) -> Tensor:

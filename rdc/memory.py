@@ -39,6 +39,12 @@ def where_memory_ran_out(error: BaseException) -> Place | None:
         text = str(error)
         if any(known in text for known in _CUDA_TEXTS):
             return "cuda"
-        if any(known in text for known in _HOST_TEXTS):
+        # oneDNN says only this when it gets no memory for its compiled code.
+        if any(known in text for known in _HOST_TEXTS) or text == "could not create a primitive":
             return "host"
     return None
+
+
+def first_words(error: BaseException) -> str:
+    """The beginning of what a library said, for the record; it can run over many lines."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:80]

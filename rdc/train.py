@@ -19,7 +19,7 @@ from rdc.ddp import Alone
 from rdc.files import write_sealed
 from rdc.learner import STATISTICS, Learner
 from rdc.loss import bits, rd_loss
-from rdc.memory import WAY_OUT, OutOfMemory, Place, where_memory_ran_out
+from rdc.memory import WAY_OUT, OutOfMemory, Place, first_words, where_memory_ran_out
 from rdc.metrics import finite_or_none, mse, psnr_db, to_8bit
 from rdc.models.codec import Codec
 from rdc.preempt import StoppedEarly
@@ -183,7 +183,7 @@ class _Trainer:
                 if place is None:
                     raise
                 if min(self.learner.micro_batch, len(x)) == 1:
-                    raise OutOfMemory(self._nothing_smaller(place, step)) from error
+                    raise OutOfMemory(self._nothing_smaller(place, step, error)) from error
             # Not inside the handler: the error's traceback holds the tensors that were too many.
             if place == "cuda":
                 torch.cuda.empty_cache()
@@ -198,11 +198,12 @@ class _Trainer:
         _log.warning("out of %s memory at step %d: now %d images per pass", place, step, micro_batch)
         self._metrics.event("micro_batch", **entry)
 
-    def _nothing_smaller(self, place: Place, step: int) -> str:
+    def _nothing_smaller(self, place: Place, step: int, error: Exception) -> str:
         tried = [self._spec.recipe.batch_size, *(e["micro_batch"] for e in self.progress.out_of_memory)]
+        sizes = ", ".join(map(str, dict.fromkeys(tried)))
         return (
             f"{place} memory ran out at step {step} with a single image of {self._spec.recipe.crop_px} px "
-            f"per pass (tried {', '.join(map(str, dict.fromkeys(tried)))} images); {WAY_OUT}"
+            f"per pass (tried {sizes} images; {first_words(error)}); {WAY_OUT}"
         )
 
     def _log_window(self) -> bool:

@@ -40,7 +40,7 @@ from rdc.machine import (
     resolve_device,
     set_threads,
 )
-from rdc.memory import WAY_OUT, OutOfMemory, where_memory_ran_out
+from rdc.memory import WAY_OUT, OutOfMemory, first_words, where_memory_ran_out
 from rdc.models.codec import Codec, build
 from rdc.models.layers.wavelet import start_as_wavelet
 from rdc.preempt import Preemption, StoppedEarly
@@ -413,7 +413,7 @@ def _failure(spec: TrialSpec, error: Exception) -> dict[str, Any]:
     message = " ".join(str(error).split())
     place = where_memory_ran_out(error)
     if place is not None:
-        kind, message = OutOfMemory.__name__, f"{place} memory ran out ({message}); {WAY_OUT}"
+        kind, message = OutOfMemory.__name__, f"{place} memory ran out ({first_words(error)}); {WAY_OUT}"
     return {
         "status": "failed",
         "environment": environment(torch.device("cpu")),

@@ -180,3 +180,15 @@ def test_a_stream_count_that_does_not_fit_the_model_is_refused(codec: Codec) -> 
     odd = Stream(model_hash=key, height_px=16, width_px=16, strings=(b"", b"", b""), symbols_crc32=0)
     with pytest.raises(UserError, match="holds 3 streams, this model needs 2"):
         decode_image(codec, to_bytes(odd), key)
+
+
+@pytest.mark.parametrize(("height_px", "width_px"), [(2**16, 2**16), (2**34, 8), (20_000, 20_000)])
+def test_a_stream_that_claims_a_huge_image_is_refused_by_name_before_anything_is_allocated(
+    height_px: int, width_px: int
+) -> None:
+    """A whole file with right checksums; the model is never asked for anything."""
+    numbers = b"".join(map(bitstream._varint, (height_px, width_px, 1)))
+    body = b"RDC" + bytes([bitstream.VERSION]) + bytes(8) + numbers + bytes(4) + b"payload"
+    data = body + zlib.crc32(body).to_bytes(4, "little")
+    with pytest.raises(UserError, match=r"^big\.rdc: .*(px can|px is more than one file may hold)"):
+        bitstream.decode_image(None, data, bytes(8), name="big.rdc")

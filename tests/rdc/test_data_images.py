@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
-from rdc.data import images
+from rdc.data import images, resolve_train
 from rdc.data.images import pixel_sha256, read_rgb
 from rdc.errors import UserError
 
@@ -222,3 +222,64 @@ def test_pixel_hash_depends_on_shape_and_content() -> None:
     b[7, 15, 2] = 1
     assert len({pixel_sha256(a), pixel_sha256(b), pixel_sha256(a.reshape(16, 8, 3))}) == 3
     assert pixel_sha256(a[:, ::-1]) == pixel_sha256(a)
+
+
+HUGE_PX = 100_000
+
+
+def _huge_png() -> bytes:
+    header = struct.pack(">II5B", HUGE_PX, HUGE_PX, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+def _huge_bmp() -> bytes:
+    return b"BM" + struct.pack(
+        "<IHHIIiiHHIIiiII", 100, 0, 0, 54, 40, HUGE_PX, HUGE_PX, 1, 24, 0, 0, 0, 0, 0, 0
+    )
+
+
+def _huge_gif() -> bytes:
+    side_px = 65_535
+    screen = b"GIF89a" + struct.pack("<HHBBB", side_px, side_px, 0x80, 0, 0) + bytes(6)
+    return screen + b"," + struct.pack("<HHHHB", 0, 0, side_px, side_px, 0) + b"\x02\x02\x4c\x01\x00;"
+
+
+def _huge_tiff() -> bytes:
+    tags = [(256, HUGE_PX), (257, HUGE_PX), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, HUGE_PX)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+HUGE = {
+    "png": _huge_png(),
+    "bmp": _huge_bmp(),
+    "gif": _huge_gif(),
+    "tif": _huge_tiff(),
+    "ppm": b"P6 %d %d 255\n" % (HUGE_PX, HUGE_PX) + bytes(100),
+}
+
+
+@pytest.mark.parametrize("suffix", HUGE)
+def test_a_folder_with_a_header_that_claims_gigapixels_is_refused_before_anything_is_allocated(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """30 GB of pixels in a hundred bytes: the decoder must not even be started."""
+    monkeypatch.setenv("RDC_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(photo()).save(tmp_path / "photos" / "good.png")
+    (tmp_path / "photos" / f"huge.{suffix}").write_bytes(HUGE[suffix])
+
+    def load(self: Image.Image) -> None:
+        assert max(self.size) < 60_000, "pixels of the huge image are decoded"
+        return original(self)
+
+    original = ImageFile.ImageFile.load
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(UserError, match=rf"huge\.{suffix}: .*more than 80 megapixels; cut or scale it down"):
+        resolve_train({"train": str(tmp_path / "photos")})
+    kept = resolve_train({"train": str(tmp_path / "photos"), "skip_unusable": True})
+    assert [image.name for image in kept.images] == ["good.png"]

@@ -153,6 +153,7 @@ def test_a_device_that_runs_out_of_memory_gets_smaller_parts(
     log, rows, _ = run_training(make_trial(batch_size=4), image_sets)
     assert log.micro_batch == 1
     assert [row["micro_batch"] for row in rows if row.get("event") == "micro_batch"] == [2, 1]
+    assert log.out_of_memory == [{"step": 0, "device": "cuda", "micro_batch": size} for size in (2, 1)]
 
 
 def test_the_slope_is_the_change_over_the_last_fifth() -> None:
