@@ -127,9 +127,16 @@ def error_of_exit(code: int) -> JobError:
 
 
 def probe_machine(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Job entry: what the node is and can do (rdc.machine.probe). payload: {"device": auto | cpu | cuda}."""
+    """Job entry: what the node is and can do (rdc.machine.probe).
+
+    payload: device (auto, cpu or cuda) and perhaps check, of sweep.storage.write_check.
+    """
     from rdc.machine import probe
 
+    if "check" in payload:
+        from sweep.storage import check_node
+
+        check_node(payload["check"])
     return probe(payload["device"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sweep.executor import RayExecutor
@@ -12,6 +13,7 @@ from sweep.jobs import Executor, InlineExecutor, Job, NodeSlots
 from sweep.plan import Precision
 from sweep.record import read_sweep
 from sweep.settings import Settings
+from sweep.storage import write_check
 
 DRIVER_LOG = "driver.log"
 
@@ -63,13 +65,17 @@ def device_of(node: NodeSlots) -> str:
     return "cuda" if node.gpus_per_slot else "cpu"
 
 
-def probe_jobs(nodes: Sequence[NodeSlots], entry: str) -> list[Job]:
-    """One job per node that says what the node is (rdc.machine.probe), alone on it."""
+def probe_jobs(nodes: Sequence[NodeSlots], entry: str, folder: Path | None = None) -> list[Job]:
+    """One job per node that says what the node is (rdc.machine.probe), alone on it.
+
+    folder: the sweep's; then the job also checks that the node can run its trials (sweep.storage).
+    """
+    check = {} if folder is None else {"check": write_check(folder)}
     return [
         Job(
             job_id=f"probe {node.node}",
             entry=entry,
-            payload={"device": device_of(node)},
+            payload={"device": device_of(node), **check},
             exclusive=True,
             node=node.node,
         )
