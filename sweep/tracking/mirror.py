@@ -48,6 +48,7 @@ class Mirror:
         self._say = say
         self._compare = compare
         self._is_open = False
+        self.has_opened = False  # whether the server has answered, some time
         self._plan: dict[str, Mapping[str, Any]] = {}
         self._planned = 0  # entries of sweep["trials"] that are in _plan
         self._todo: dict[str, None] = {}  # trials to look at, in order
@@ -100,6 +101,7 @@ class Mirror:
         self._live = set()
         self._look_at(self._watch.everything() | self._known["trials"].keys())
         self._is_open, self._compare = True, False
+        self.has_opened = True
 
     def _read_plan(self) -> None:
         """A search adds trials to sweep.json as it asks for them."""

@@ -166,7 +166,6 @@ class _Writer(threading.Thread):
         self._server = server
         self._say = say
         self._failures = 0
-        self._has_answered = False
         self._give_up_at = 0.0
 
     def finish(self, status: str, give_up_at: float) -> None:
@@ -187,7 +186,6 @@ class _Writer(threading.Thread):
                     f"tracking stopped, the sweep goes on: {type(error).__name__}: {redact(str(error))}"
                 )
                 return
-            self._has_answered |= reached
             if final_status is not None:
                 self.complete = reached
                 if reached or not self._may_come_back():
@@ -202,7 +200,7 @@ class _Writer(threading.Thread):
 
     def _may_come_back(self) -> bool:
         """Whether the sweep's end should wait for a server: not for one that was never there."""
-        return self._has_answered and time.monotonic() + FINISH_RETRY_S < self._give_up_at
+        return self._mirror.has_opened and time.monotonic() + FINISH_RETRY_S < self._give_up_at
 
     def _sync(self, final_status: str | None) -> bool:
         """Whether the server took everything."""

@@ -27,14 +27,15 @@ SETTINGS: dict[str, Any] = {
 class Server:
     """What a reader finds on the server."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, experiment: str = "rdc") -> None:
         os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
         from mlflow import MlflowClient
 
         self.client = MlflowClient(tracking_uri=uri)
+        self.experiment = experiment
 
     def runs(self) -> list[Any]:
-        experiment = self.client.get_experiment_by_name("rdc")
+        experiment = self.client.get_experiment_by_name(self.experiment)
         assert experiment is not None
         return list(self.client.search_runs([experiment.experiment_id], max_results=1000))
 

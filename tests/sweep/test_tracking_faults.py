@@ -1,0 +1,241 @@
+"""Servers that lock, forget, answer too late or lose runs, and killed drivers: one run per trial."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.frontier import write_report
+from sweep.tracking import open_tracker
+from sweep.tracking.client import Client, ServerError
+from sweep.tracking.mirror import Mirror
+from sweep.tracking.state import JOURNAL_FILE, STATE_FILE, State, read_state
+from tests.sweep.synthetic_sweep import SyntheticSweep
+from tests.sweep.tracking_fixtures import empty_database as empty_database
+from tests.sweep.tracking_fixtures import mirror_of
+from tests.sweep.tracking_fixtures import runs as runs
+from tests.sweep.tracking_reader import SETTINGS, curve_of, poll_until, server_of
+
+# MLflow's own use of SQLAlchemy.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
+
+
+def test_a_locked_database_is_written_once_it_is_free(runs: Path) -> None:
+    sweep = SyntheticSweep(runs / "frontier", trials=1, steps=50)
+    said: list[str] = []
+    with sqlite3.connect(runs / "mlflow.db", isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        tracker = open_tracker(SETTINGS, sweep.folder, sweep.sweep, said.append)
+        sweep.write_trial(0, picture=False)
+        poll_until(tracker, lambda: bool(said))
+        other.execute("ROLLBACK")
+    other.close()
+    assert "does not take the sweep's record, the sweep goes on" in said[0]
+    assert "database is locked" in said[0]
+    poll_until(tracker, lambda: len(said) == 2)
+    tracker.finish("FINISHED")
+    (run,) = server_of(sweep).children().values()
+    assert server_of(sweep).history(run, "train/rd_loss") == curve_of(sweep, 0, "train/rd_loss")
+    assert said[1:] == [f"MLflow at sqlite:///{runs}/mlflow.db answers again; what it missed is logged"]
+
+
+def test_a_server_that_comes_back_while_the_sweep_ends_gets_the_end_too(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = SyntheticSweep(runs / "frontier", trials=2, steps=20)
+    sweep.write_trial(0, picture=False)
+    tracker = open_tracker(SETTINGS, sweep.folder, sweep.sweep, [].append)
+    poll_until(tracker, lambda: recorded(sweep) == 1)
+    away = runs / "away.db"
+    (runs / "mlflow.db").rename(away)
+    (runs / "mlflow.db").mkdir()  # no database can be opened or created there
+    sweep.write_trial(1, picture=False)
+    said: list[str] = []
+
+    def show(line: str) -> None:
+        said.append(line)
+        if away.exists():
+            (runs / "mlflow.db").rmdir()
+            away.rename(runs / "mlflow.db")
+
+    monkeypatch.setattr(tracker, "_say", show)
+    tracker.finish("FINISHED")
+    assert "does not take the sweep's record" in said[0]
+    assert len(said) == 1 or "answers again" in said[1]
+    assert {run.info.status for run in server_of(sweep).runs()} == {"FINISHED"}
+    assert len(server_of(sweep).children()) == 2
+
+
+def recorded(sweep: SyntheticSweep) -> int:
+    if not (sweep.folder / STATE_FILE).exists():
+        return 0
+    servers = State(sweep.folder, f"sqlite:///{sweep.folder.parent}/mlflow.db", print).server
+    return sum(bool(entry.get("result")) for entry in servers.get("trials", {}).values())
+
+
+class LateClient(Client):
+    """Whose server creates each run twice as slowly as the client waits: the first answer never comes."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri, 10)
+        self.asked = 0
+
+    def create_run(self, experiment_id: str, name: str, tags: Mapping[str, str], start_ms: int) -> str:
+        run_id = super().create_run(experiment_id, name, tags, start_ms)
+        self.asked += 1
+        if self.asked % 2:
+            raise ServerError("Read timed out")
+        return run_id
+
+
+def test_an_unanswered_request_for_a_run_gives_no_second_one(runs: Path) -> None:
+    sweep = SyntheticSweep(runs / "frontier", trials=3, steps=20)
+    for number in range(3):
+        sweep.write_trial(number, picture=False)
+    mirror = Mirror(
+        LateClient(f"sqlite:///{runs}/mlflow.db"),
+        experiment="rdc",
+        artifacts=runs / "mlartifacts",
+        folder=sweep.folder,
+        sweep=sweep.sweep,
+        say=[].append,
+    )
+    failures = 0
+    while failures < 10:
+        try:
+            mirror.sync("FINISHED")
+            break
+        except ServerError:
+            failures += 1
+    assert failures == 2, "the sweep's own run, and that of the second trial"
+    assert len(server_of(sweep).children()) == 3
+    assert {run.info.status for run in server_of(sweep).runs()} == {"FINISHED"}
+    assert len(server_of(sweep).runs()) == 4
+
+
+def test_a_run_deleted_while_the_sweep_goes_on_does_not_end_the_record(runs: Path) -> None:
+    sweep = SyntheticSweep(runs / "frontier", trials=2, steps=20)
+    for number in range(2):
+        sweep.write_trial(number, picture=False)
+    mirror = mirror_of(sweep)
+    mirror.sync(None)
+    server = server_of(sweep)
+    server.client.delete_run(server.children()[sweep.trials[0]["spec_id"]].info.run_id)
+    write_report(sweep.folder, print_table=False, draw=False)
+    mirror.sync("FINISHED")
+    assert len(server.children()) == 2
+    assert all("frontier" in run.data.tags for run in server.children().values())
+    assert server.parent().info.status == "FINISHED"
+
+
+def test_an_experiment_deleted_while_the_sweep_goes_on_is_restored(runs: Path) -> None:
+    sweep = SyntheticSweep(runs / "frontier", trials=2, steps=20)
+    sweep.write_trial(0, picture=False)
+    mirror = mirror_of(sweep)
+    mirror.sync(None)
+    server = server_of(sweep)
+    server.client.delete_experiment(server.parent().info.experiment_id)
+    sweep.write_trial(1, picture=False)
+    mirror.sync("FINISHED")
+    assert len(server.children()) == 2
+    assert {run.info.status for run in server.runs()} == {"FINISHED"}
+
+
+def test_after_a_killed_driver_the_next_one_leaves_nothing_running(runs: Path) -> None:
+    """Whatever the killed one had begun: with a curve, without any file, unknown to tracking.json."""
+    sweep = SyntheticSweep(runs / "frontier", trials=4, steps=50)
+    for number in range(3):
+        sweep.write_curve(number, last_step=20)
+    mirror_of(sweep).sync(None)
+    server = server_of(sweep)
+    unknown = dict(server.children()[sweep.trials[0]["spec_id"]].data.tags)
+    server.client.create_run(server.parent().info.experiment_id, tags=unknown)
+    shutil.rmtree(sweep.folder / "trials" / sweep.trials[2]["spec_id"])
+    assert len([run for run in server.runs() if run.info.status == "RUNNING"]) == 5
+
+    again = mirror_of(sweep)
+    again.sync(None)
+    sweep.write_curve(0, first_step=20)
+    sweep.write_result(0)
+    again.sync("FINISHED")
+    children = server.children()  # which asserts one run per trial
+    statuses = [children[trial["spec_id"]].info.status for trial in sweep.trials[:3]]
+    assert statuses == ["FINISHED", "KILLED", "KILLED"]
+    assert server.parent().info.status == "FINISHED"
+
+
+def test_a_paused_trial_says_so(runs: Path) -> None:
+    sweep = SyntheticSweep(runs / "frontier", trials=1, steps=50)
+    sweep.write_curve(0, last_step=20)
+    (sweep.folder / "trials" / sweep.trials[0]["spec_id"] / "rung.json").write_text("{}")
+    mirror_of(sweep).sync("FINISHED")
+    (run,) = server_of(sweep).children().values()
+    assert (run.info.status, run.data.tags["status"]) == ("KILLED", "paused")
+
+
+def test_trials_that_a_search_adds_are_named_by_its_plan(runs: Path) -> None:
+    sweep = SyntheticSweep(runs / "frontier", trials=2, steps=20)
+    record: dict[str, Any] = sweep.sweep
+    later = record["trials"].pop()
+    mirror = Mirror(
+        Client(f"sqlite:///{runs}/mlflow.db", 10),
+        experiment="rdc",
+        artifacts=runs / "mlartifacts",
+        folder=sweep.folder,
+        sweep=record,
+        say=[].append,
+    )
+    mirror.sync(None)
+    record["trials"].append(later)
+    sweep.write_curve(1, last_step=10)
+    mirror.sync(None)
+    (run,) = server_of(sweep).children().values()
+    assert (run.info.run_name, run.data.params["transform"]) == (later["label"], "conv")
+
+
+def test_damaged_files_hold_nobody_up(runs: Path) -> None:
+    sweep = SyntheticSweep(runs / "frontier", trials=2, steps=50)
+    sweep.write_trial(0, picture=False)
+    sweep.write_trial(1, picture=False)
+    folder = sweep.folder / "trials" / sweep.trials[0]["spec_id"]
+    (folder / "result.json").write_text('{"schema_ver')
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    (folder / "metrics.jsonl").write_text("\n".join([*lines[:2], lines[2][:30], *lines[3:]]) + "\n")
+    sweep.write_timing(0)
+    next((sweep.folder / "timing").iterdir()).write_text("")
+    mirror_of(sweep).sync(None)
+    sweep.write_result(0, picture=False)
+    mirror_of(sweep).sync("FINISHED")
+    children = server_of(sweep).children()
+    assert {run.info.status for run in children.values()} == {"FINISHED"}
+    steps = [s for s, _ in server_of(sweep).history(children[sweep.trials[0]["spec_id"]], "train/rd_loss")]
+    assert steps == [10, 30, 40, 50], "the torn line is step 20's"
+
+
+def test_what_is_remembered_survives_a_crash_at_any_byte(tmp_path: Path) -> None:
+    """However much of the journal is there: never an error, never more than what had been written."""
+    state = State(tmp_path, "http://tracker", print)
+    state.server |= {"run_id": "r", "view_key": "v", "trials": {}, "parent": {}}
+    state.save_whole()
+    for number in range(3):
+        state.server["trials"][f"t{number}"] = {"run_id": f"r{number}", "offset": number}
+        state.touch(f"t{number}")
+        state.server["parent"]["step"] = number
+        state.save()
+    whole = (tmp_path / JOURNAL_FILE).read_bytes()
+    for length in range(len(whole) + 1):
+        (tmp_path / JOURNAL_FILE).write_bytes(whole[:length])
+        known = read_state(tmp_path)["trials"]
+        complete = whole[:length].count(b"\n") + (whole[length : length + 1] == b"\n")
+        assert len(known) == complete
+        assert known == {k: v for k, v in state.server["trials"].items() if k in known}
+    # A journal of before the file was written anew, as a crash between the two leaves it, is not read.
+    state.server["trials"]["t0"]["offset"] = 99
+    state.save_whole()
+    (tmp_path / JOURNAL_FILE).write_bytes(whole)
+    assert read_state(tmp_path)["trials"]["t0"]["offset"] == 99
