@@ -292,6 +292,25 @@ def test_a_trial_whose_files_find_no_room_is_no_failed_trial(
     assert not list(Path(run.folder).glob(".*"))
 
 
+def test_the_checkpoint_goes_when_the_result_is_there_and_not_before(
+    make_trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise StorageError("full")
+
+    spec, run = make_trial()
+    with monkeypatch.context() as patch:
+        patch.setattr("rdc.trial.write_result", refuse)
+        with pytest.raises(StorageError):
+            run_trial(spec, run)
+    result = run_trial(spec, run)
+    assert result["training"]["resumed_at_steps"] == [6]
+    assert not (Path(run.folder) / RESUME_FILE).exists()
+    (Path(run.folder) / RESUME_FILE).write_bytes(b"of a writer killed in between")
+    assert run_trial(spec, run) == result
+    assert not (Path(run.folder) / RESUME_FILE).exists()
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Any:
     """A file system of 600 kB of its own, where this user may mount one."""
