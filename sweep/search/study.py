@@ -27,7 +27,7 @@ JOURNAL_FILE = "optuna.journal"
 State = Literal["RUNNING", "COMPLETE", "FAIL", "PRUNED", "WAITING"]
 SamplerName = Literal["random", "nsga2", "tpe"]
 
-_STALE_LOCK_S = 2.0  # a lock of the journal is held for milliseconds
+_LOCK_HELD_S = 0.5  # at most: a lock of the journal is held for milliseconds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,7 +178,9 @@ def _mend(path: Path) -> None:
     """Undo what a driver killed in the middle of writing left: half a line, and a lock without an owner."""
     lock = Path(f"{path}.lock")
     with contextlib.suppress(FileNotFoundError):
-        if time.time() - lock.lstat().st_mtime > _STALE_LOCK_S:
+        before = lock.lstat().st_ino
+        time.sleep(_LOCK_HELD_S)
+        if lock.lstat().st_ino == before:
             lock.unlink()
     if path.exists() and (size := path.stat().st_size):
         with open(path, "rb+") as file:

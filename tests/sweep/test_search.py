@@ -1,0 +1,215 @@
+"""What a search asks and tells, on suggestions of any kind and on Optuna's own; nothing is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sweep.search.rungs import Rungs
+from sweep.search.study import SamplerName, Study, open_study
+from tests.sweep.searching import SPACE, STEPS, ListStudy, World, drive, objectives, own_trials, search
+
+PARAMS = list(SPACE.in_random_order(np.random.default_rng(0)))
+SUGGESTIONS = st.lists(st.sampled_from(PARAMS), min_size=1, max_size=30)
+MANY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def real_study(folder: Path, sampler: SamplerName, seed: int = 0) -> Study:
+    return open_study(
+        name="study",
+        folder=folder,
+        storage=None,
+        space=SPACE,
+        objectives=objectives(),
+        sampler=sampler,
+        seed=seed,
+        population=4,
+    )
+
+
+@MANY
+@given(SUGGESTIONS, st.integers(1, 20), st.integers(1, 4), st.integers(0, 99), st.integers(1, 2))
+def test_whatever_is_suggested_no_architecture_is_trained_twice(
+    tmp_path_factory: pytest.TempPathFactory,
+    suggestions: list[dict[str, str]],
+    wanted: int,
+    slots: int,
+    seed: int,
+    seeds: int,
+) -> None:
+    world, study = World(tmp_path_factory.mktemp("w"), seeds=seeds), ListStudy(suggestions)
+    source = search(world, study, wanted=wanted)
+    drive(source, world, np.random.default_rng(seed), slots=slots)
+    assert set(world.finished_runs.values()) == {1}
+    assert len(world.finished_runs) == seeds * min(wanted, len(PARAMS))
+    assert "RUNNING" not in study.states
+    assert all(states == ["COMPLETE"] for states in own_trials(study.history()).values())
+    for past in study.history():  # a repeat is told what the original was told, or that it says nothing
+        if past.state == "COMPLETE" and "dup_of" in past.attrs:
+            original = next(p for p in study.history() if p.attrs.get("arch_id") == past.attrs["dup_of"])
+            assert past.values == original.values
+
+
+@MANY
+@given(
+    SUGGESTIONS,
+    st.integers(1, 14),
+    st.lists(st.integers(1, 12), max_size=4),
+    st.integers(0, 99),
+    st.booleans(),
+)
+def test_a_search_that_is_cut_off_anywhere_goes_on_without_a_trace(
+    tmp_path_factory: pytest.TempPathFactory,
+    suggestions: list[dict[str, str]],
+    wanted: int,
+    cuts: list[int],
+    seed: int,
+    with_rungs: bool,
+) -> None:
+    world, study = World(tmp_path_factory.mktemp("w")), ListStudy(suggestions)
+    random = np.random.default_rng(seed)
+    for ends in [*cuts, None]:
+        rungs = Rungs([20, 50], 2) if with_rungs else None
+        # Trials that were running when the driver died go on from where their last checkpoint was.
+        drive(search(world, study, wanted=wanted, rungs=rungs), world, random, ends=ends)
+    assert set(world.finished_runs.values()) == {1}
+    assert "RUNNING" not in study.states
+    own = own_trials(study.history())
+    assert len(own) == min(wanted, len(PARAMS))
+    complete = [arch_id for arch_id, states in own.items() if "COMPLETE" in states]
+    assert len(complete) == len(world.finished_runs)
+    assert all(states.count("COMPLETE") <= 1 for states in own.values())
+    if not with_rungs:
+        assert all(states == ["COMPLETE"] for states in own.values())
+
+
+def test_what_was_stopped_is_trained_to_its_end_by_a_command_without_rungs(tmp_path: Path) -> None:
+    world, study, random = World(tmp_path), ListStudy(PARAMS), np.random.default_rng(0)
+    with_rungs = search(world, study, wanted=9, rungs=Rungs([20, 50], 2))
+    drive(with_rungs, world, random)
+    stopped = with_rungs.stopped()
+    assert len(stopped) + len(world.results) == 9
+    assert stopped
+    assert set(stopped.values()) <= {20, 50}
+    assert not stopped.keys() & world.results.keys()
+    again = search(world, study, wanted=9, rungs=Rungs([20, 50], 2))
+    assert again.done  # nothing new has arrived, so nobody else is promoted
+    assert again.stopped() == stopped
+    more = search(world, study, wanted=12, rungs=Rungs([20, 50], 2))
+    drive(more, world, random)
+    assert len(world.results) + len(more.stopped()) == 12
+    assert not more.stopped().keys() & world.results.keys()
+    drive(search(world, study, wanted=12), world, random)
+    assert len(world.results) == 12
+    assert set(world.reached.values()) == {STEPS}
+    assert all(states.count("COMPLETE") == 1 for states in own_trials(study.history()).values())
+
+
+def test_limits_reject_before_training_and_say_so(tmp_path: Path) -> None:
+    world, study = World(tmp_path), ListStudy(PARAMS)
+    drive(search(world, study, wanted=4, limits={"kmac_per_px_dec": 5.5}), world, np.random.default_rng(0))
+    assert len(world.results) == 4
+    said: list[str] = []
+    source = search(world, study, wanted=9, limits={"kmac_per_px_dec": 5.5}, say=said.append)
+    drive(source, world, np.random.default_rng(0))
+    assert len(world.results) == 5  # costs are 1, 2, 3, ... in the order in which points are met
+    assert "the space is exhausted: 5 architectures are all that it holds within the limits" in said[0]
+    rejected = [past for past in study.history() if "rejected" in past.attrs]
+    assert rejected[0].state == "PRUNED"
+    assert rejected[0].attrs["rejected"] == "above its limit: kmac_per_px_dec 6 of at most 5.5"
+    assert study.constraints[rejected[0].number] == {"kmac_per_px_dec": 0.5}
+
+
+def test_impossible_points_are_rejected(tmp_path: Path) -> None:
+    world = World(tmp_path, refuse=lambda point: "transform=swint" in point)
+    study = ListStudy(PARAMS)
+    drive(search(world, study, wanted=99), world, np.random.default_rng(0))
+    assert len(world.results) == 8
+    assert {p.attrs["rejected"] for p in study.history() if "rejected" in p.attrs} == {"impossible"}
+
+
+def test_a_failed_architecture_says_nothing_and_is_tried_once_per_command(tmp_path: Path) -> None:
+    world, study = World(tmp_path), ListStudy(PARAMS[:1])
+    source = search(world, study, wanted=1)
+    (asked,) = source.ask(1)
+    source.tell(asked.spec_id, world.run(asked, fails=True))
+    assert source.done
+    assert (study.states, study.attrs[0]["failed"]) == (["FAIL"], f"{asked.spec_id} failed")
+    again = search(world, study, wanted=1)
+    assert [t.spec_id for t in again.ask(1)] == [asked.spec_id]
+    again.tell(asked.spec_id, world.run(asked))
+    assert again.done
+    assert study.states == ["FAIL", "COMPLETE"]
+
+
+def test_a_mismatch_is_no_value(tmp_path: Path) -> None:
+    world, study = World(tmp_path), ListStudy(PARAMS[:1])
+    source = search(world, study, wanted=1)
+    (asked,) = source.ask(1)
+    source.tell(asked.spec_id, {**world.run(asked), "status": "rate_mismatch"})
+    assert study.states == ["FAIL"]
+
+
+def test_results_that_lie_there_are_told_without_running(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    drive(search(world, ListStudy(PARAMS), wanted=14), world, np.random.default_rng(0))
+    another = ListStudy(PARAMS)
+    source = search(world, another, wanted=14)
+    assert source.ask(2) == []
+    assert source.done
+    assert another.states == ["COMPLETE"] * 14
+    assert set(world.finished_runs.values()) == {1}
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe"])
+def test_optuna_searches_the_whole_space_and_repeats_nothing(tmp_path: Path, sampler: SamplerName) -> None:
+    world, study, said = World(tmp_path), real_study(tmp_path, sampler), list[str]()
+    drive(search(world, study, wanted=99, say=said.append), world, np.random.default_rng(0))
+    assert len(world.finished_runs) == len(PARAMS)
+    assert set(world.finished_runs.values()) == {1}
+    assert any("the space is exhausted: 14 architectures" in text for text in said)
+    for past in study.history():  # a conv transform has no window
+        assert set(past.params) == {"branch", *SPACE.parameters[past.params["branch"]]}
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe"])
+def test_a_real_study_survives_its_drivers(tmp_path: Path, sampler: SamplerName) -> None:
+    world, random = World(tmp_path), np.random.default_rng(2)
+    for ends in (3, 1, 4, 0, None):
+        drive(search(world, real_study(tmp_path, sampler), wanted=12), world, random, ends=ends)
+        journal = tmp_path / "optuna.journal"
+        journal.write_bytes(journal.read_bytes() + b'{"op_code":4,"wor')  # a kill in the middle of a line
+    history = real_study(tmp_path, sampler).history()
+    assert set(world.finished_runs.values()) == {1}
+    assert [states for states in own_trials(history).values()] == [["COMPLETE"]] * 12
+
+
+def test_a_restart_does_not_suggest_the_same_again(tmp_path: Path) -> None:
+    first = [real_study(tmp_path, "random").ask()[1] for _ in range(6)]
+    assert len({str(params) for params in first}) > 2
+
+
+def test_children_cross_inside_their_branch() -> None:
+    """After a first generation, NSGA-II's children take their values from the parents of their own branch."""
+    from types import SimpleNamespace
+
+    from sweep.search.study import child_params
+
+    random = np.random.default_rng(0)
+    conv = {"branch": "conv", "conv/transform": "conv", "conv/depth.latent_channels": "8"}
+    swint = {"branch": "swint", "swint/transform": "swint", "swint/transform.window": "4"}
+    parents = [
+        SimpleNamespace(params={**conv, "conv/transform.norm": "gdn"}, values=[1.0, 2.0]),
+        SimpleNamespace(params={**swint, "swint/transform.head_dim": "16"}, values=[2.0, 1.0]),
+    ]
+    space = {name: None for branch in SPACE.parameters.values() for name in branch}
+    for _ in range(200):
+        child = child_params(parents, space, SPACE, [1.0, 1.0], random)
+        if "branch" in child:
+            assert set(child) <= {"branch", *SPACE.parameters[child["branch"]]}
+            parent = parents[child["branch"] == "swint"]
+            assert child.items() <= parent.params.items()
