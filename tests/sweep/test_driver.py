@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -329,3 +330,61 @@ def test_credentials_stay_out_of_the_record(tmp_path: Path, base_overrides: list
     text = (plan.folder / "sweep.json").read_text()
     assert "secret" not in text
     assert text.count("http://***@host") == 2
+
+
+def early(entry: str) -> Entries:
+    return dataclasses.replace(ENTRIES, trial=f"early_ends:{entry}")
+
+
+def test_a_preempted_trial_goes_on_without_using_up_an_attempt(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep("seeds=[0,1]", "time=false", entries=early("preempted_twice")) == 0
+    output = capsys.readouterr().out
+    assert output.count("preempted at step 5") == 4
+    assert "2 trials ok, 0 failed" in output
+    assert {result["attempt"] for result in results(tmp_path).values()} == {1}
+    assert len(ended_jobs(tmp_path)) == 6
+
+
+def test_a_stop_starts_nothing_new_and_says_how_to_go_on(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep("seeds=[0,1,2]", entries=early("asks_to_stop")) == 0
+    output = capsys.readouterr().out
+    assert "1 trials ok, 0 failed" in output
+    assert "ended early: stop requested by " in output
+    assert "; 2 trials are not finished" in output
+    assert "continue with the same command:\n  python x" in output
+    assert read_json(tmp_path / "runs/tiny/sweep.json")["status"] == "stopped"
+    assert ended_jobs(tmp_path, "timing") == []
+    assert sweep("seeds=[0,1,2]") == 0  # the request was for the command that it ended
+    assert "3 trials ok, 0 failed" in capsys.readouterr().out
+    assert read_json(tmp_path / "runs/tiny/sweep.json")["status"] == "finished"
+    assert len(ended_jobs(tmp_path)) == 3
+
+
+def test_what_is_preempted_by_a_stop_waits_for_the_next_command(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep("seeds=[0,1]", "time=false", entries=early("preempted_by_a_stop")) == 0
+    assert "0 trials ok, 0 failed" in capsys.readouterr().out
+    assert len(ended_jobs(tmp_path)) == 1
+    assert results(tmp_path) == {}
+    assert sweep("seeds=[0,1]", "time=false") == 0
+    assert len(results(tmp_path)) == 2
+
+
+def test_a_walltime_that_is_over_stops_before_the_first_trial(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep("cluster.walltime=0.001", "time=false") == 0
+    assert "ended early: the walltime of 0.001 s is nearly over" in capsys.readouterr().out
+    assert results(tmp_path) == {}
+
+
+def test_a_disk_that_takes_no_files_ends_the_sweep_and_blames_no_trial(sweep: Sweep, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is full; make room, and the same command continues"):
+        sweep("seeds=[0,1]", "time=false", entries=early("full_disk"))
+    assert results(tmp_path) == {}
+    assert read_json(tmp_path / "runs/tiny/sweep.json")["status"] == "failed"

@@ -84,6 +84,7 @@ def test_without_a_space_the_composed_model_is_the_only_point() -> None:
         (["pricing.utilisation=30"], "pricing.utilisation=30.0: it is a share, at most 1"),
         (["pricing.peak_tflops=-1"], "pricing.peak_tflops=-1.0: must be greater than 0"),
         (["search.name=guess"], "search.name='guess': input should be 'grid'"),
+        (["cluster.walltime=soon"], "cluster.walltime='soon': must be seconds above 0, 'HH:MM:SS'"),
     ],
     ids=lambda value: str(value)[:30],
 )
