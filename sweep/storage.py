@@ -107,8 +107,8 @@ def _check_images(node: str, manifest: Path) -> None:
     absent = [image.path for image in images if _size(image.path) != image.file_size]
     if absent:
         raise UserError(
-            f"{node} lacks {len(absent)} of the {len(images)} images of {manifest.name}, such as {absent[0]}; put "
-            "them there under the same path, or on storage that all nodes share"
+            f"{node} lacks {len(absent)} of the {len(images)} images of {manifest.name}, such as "
+            f"{absent[0]}; put them there under the same path, or on storage that all nodes share"
         )
     smallest = min(images, key=lambda image: image.file_size)
     if pixel_sha256(read_rgb(smallest.path)) != smallest.sha256:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -94,7 +95,7 @@ cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_
 other = cluster.add_node(num_cpus=1)
 print(cluster.address, flush=True)
 sys.stdin.readline()
-cluster.remove_node(other, allow_graceful=False)
+cluster.remove_node(other, allow_graceful=sys.argv[2] == "told")
 print("removed", flush=True)
 sys.stdin.readline()
 cluster.shutdown()
@@ -104,9 +105,9 @@ cluster.shutdown()
 class TwoNodes:
     """A cluster of two nodes of one CPU each on this machine."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], how: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, str(HERE)],
+            [sys.executable, "-c", DRIVER, str(HERE), how],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -134,15 +135,15 @@ class TwoNodes:
         return self.process.stdout.readline().strip()
 
 
-@pytest.mark.full
-def test_when_one_of_two_nodes_is_killed_the_sweep_finishes_on_the_other(
-    base_overrides: list[str], tmp_path: Path
-) -> None:
-    path = os.pathsep.join([str(ROOT), str(HERE)])
-    environment = {**os.environ, "PYTHONPATH": path, "STEPS": "150", "RDC_CACHE": str(tmp_path / "cache")}
-    nodes = TwoNodes(environment)
-    command = [sys.executable, str(HERE / "entries.py"), *base_overrides, "time=false", "seeds=[0,1,2,3]"]
-    folder = tmp_path / "runs/tiny"
+def steps_of(folder: Path) -> list[int]:
+    """How far each begun trial has got."""
+    logs = [path.read_text().splitlines() for path in folder.glob("trials/*/metrics.jsonl")]
+    return [max((json.loads(line).get("step", 0) for line in log), default=0) for log in logs]
+
+
+def sweep_while_a_node_goes(command: list[str], folder: Path, how: str, environment: dict[str, str]) -> str:
+    """Run the command on two nodes, take one away when two trials have begun; returns the output."""
+    nodes = TwoNodes(environment, how)
     try:
         with subprocess.Popen(
             [*command, f"cluster.address={nodes.address}"],
@@ -151,13 +152,59 @@ def test_when_one_of_two_nodes_is_killed_the_sweep_finishes_on_the_other(
             text=True,
             env=environment,
         ) as driver:
-            logs = "trials/*/metrics.jsonl"
-            assert wait_until(lambda: len(list(folder.glob(logs))) >= 2, limit_s=200)
+            assert wait_until(lambda: sum(step >= 20 for step in steps_of(folder)) >= 2, limit_s=200)
             nodes.kill_one()
             output, _ = driver.communicate(timeout=250)
     finally:
         nodes.shutdown()
     assert driver.returncode == 0, output
     assert "2 trials at a time on 2 nodes" in output
+    return output
+
+
+@pytest.fixture
+def surroundings(tmp_path: Path) -> dict[str, str]:
+    path = os.pathsep.join([str(ROOT), str(HERE)])
+    return {**os.environ, "PYTHONPATH": path, "RDC_CACHE": str(tmp_path / "cache"), "STEPS": "300"}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("how", ["killed", "told"])
+def test_when_one_of_two_nodes_goes_the_sweep_finishes_on_the_other(
+    base_overrides: list[str], tmp_path: Path, surroundings: dict[str, str], how: str
+) -> None:
+    command = [sys.executable, str(HERE / "entries.py"), *base_overrides, "time=false", "seeds=[0,1,2,3]"]
+    folder = tmp_path / "runs/tiny"
+    output = sweep_while_a_node_goes(command, folder, how, surroundings)
     assert "4 trials ok, 0 failed" in output
-    assert len(list(folder.glob("trials/*/result.json"))) == 4
+    results = [json.loads(path.read_text()) for path in folder.glob("trials/*/result.json")]
+    assert len(results) == 4
+    assert any(result["training"]["resumed_at_steps"] for result in results)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_trials_whose_node_was_killed_give_what_they_would_have_given(
+    base_overrides: list[str], tmp_path: Path, surroundings: dict[str, str]
+) -> None:
+    ours = [f"runs_dir={tmp_path}/undisturbed", "cluster.slots=2"]
+    training = [
+        "seeds=[0,1]",
+        "time=false",
+        "budget.steps=100",
+        "budget.log_every=10",
+        "budget.ms_ssim=false",
+    ]
+    command = [sys.executable, "-m", "sweep", *base_overrides, *training]
+    done = subprocess.run([*command, *ours], env=surroundings, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    sweep_while_a_node_goes(command, tmp_path / "runs/tiny", "killed", surroundings)
+    resumed = []
+    for path in tmp_path.glob("undisturbed/tiny/trials/*/result.json"):
+        wanted = json.loads(path.read_text())
+        found = json.loads((tmp_path / "runs/tiny/trials" / path.parent.name / "result.json").read_text())
+        assert found["evaluation"] == wanted["evaluation"]
+        assert found["training"]["val_rd_loss"] == wanted["training"]["val_rd_loss"]
+        assert found["attempt"] == 1
+        resumed += found["training"]["resumed_at_steps"]
+    assert resumed
