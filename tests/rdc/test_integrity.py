@@ -154,7 +154,9 @@ def test_a_shortened_or_blanked_checkpoint_is_noticed(
     tmp_path_factory: pytest.TempPathFactory, checkpoint: bytes, data: st.DataObject
 ) -> None:
     end = data.draw(st.integers(0, len(checkpoint) - 1))
-    assert _damage_of(tmp_path_factory, checkpoint[:end]) is not None
+    damage = _damage_of(tmp_path_factory, checkpoint[:end])
+    assert damage is not None
+    assert damage.endswith("it is cut short or no checkpoint of this version")
     start = data.draw(st.integers(0, end))
     blank = checkpoint[:start] + bytes(end - start) + checkpoint[end:]
     assert blank == checkpoint or _damage_of(tmp_path_factory, blank) is not None

@@ -130,13 +130,19 @@ def test_a_single_image_that_is_too_much_ends_the_trial_with_the_way_out(
 def test_no_step_is_taken_twice_when_the_optimiser_runs_out(
     make_trial: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    calls = []
+
     def apply(self: Learner, step: int) -> None:
+        calls.append(step)
         raise MemoryError
 
     monkeypatch.setattr(Learner, "_apply", apply)
     result = run_trial(*make_trial())
     assert result["error"]["class"] == "OutOfMemory"
-    assert "host memory ran out in the optimiser at step 0" in result["error"]["message"]
+    assert result["error"]["message"].startswith(
+        "host memory ran out in the optimiser at step 0 (MemoryError)"
+    )
+    assert calls == [0]
 
 
 def test_an_image_too_large_to_be_coded_is_named(make_trial: Any, monkeypatch: pytest.MonkeyPatch) -> None:
