@@ -41,9 +41,8 @@ def result_of(spec: Any) -> dict[str, Any]:
     """As large as the result of a trial on 24 images."""
     from rdc.result import identity
 
-    images = [
-        {"name": f"kodim{n:02}", "bpp": 0.5, "psnr_db": 30.0, "mse": 1e-3, "ms_ssim": 0.9} for n in range(24)
-    ]
+    numbers = {f"{name}_of_an_image": 0.123456789012345 + n for n, name in enumerate("abcdefghijkl")}
+    images = [{"name": f"kodim{n:02}", **numbers} for n in range(24)]
     scores = {"bpp": 0.5, "psnr_db": 30.0, "mse": 1e-3, "rd_loss": 1.5}
     evaluation = {"dataset": "none", "dataset_hash": "0", "images": 24, **scores, "per_image": images}
     counts = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import conf
 from rdc.configured import model_of, zoo_of
 from rdc.errors import UserError
-from rdc.files import atomic_write_json
+from rdc.files import atomic_write_text
 from rdc.result import trial_label
 from rdc.spec import ExternalWeights, ModelSpec, RunSettings, TrialSpec, WarmStart, to_plain
 from rdc.zoo import external_weights
@@ -240,7 +241,8 @@ def add_planned(sweep: dict[str, Any], plan: SweepPlan, more: Sequence[PlannedTr
     planned, listed = set(sweep["planned"]), {trial["spec_id"] for trial in sweep["trials"]}
     sweep["planned"] += [trial.spec_id for trial in more if trial.spec_id not in planned]
     sweep["trials"] += [trial.to_dict() for trial in more if trial.spec_id not in listed]
-    atomic_write_json(plan.folder / SWEEP_FILE, sweep)
+    # Without indentation: with it, Python's slow encoder would write all trials again for every new one.
+    atomic_write_text(plan.folder / SWEEP_FILE, json.dumps(sweep, allow_nan=False) + "\n")
 
 
 def job_payload(plan: SweepPlan, trial: PlannedTrial, *, device: str) -> dict[str, Any]:

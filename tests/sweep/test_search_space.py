@@ -189,18 +189,13 @@ def test_a_question_has_one_study_and_another_question_another() -> None:
     base = ["search=nsga2", "depth=n32", "space.axes={depth.latent_channels:[8,12]}"]
 
     def name(*overrides: str) -> str:
-        plan = plan_of([*base, *overrides])
-        return study_name(plan)
+        return study_name(plan_of([*base, *overrides]))
 
-    for same in ("search=tpe", "search.trials=7", "search.seed=3", "search.rungs=[0.5]", "cluster.slots=1"):
-        assert name(same) == name()
+    assert name("search=tpe", "search.trials=7", "search.seed=3", "search.rungs=[0.5]") == name()
     for different in (
-        "lmbda=0.02",
         "seeds=[0,1]",
-        "budget.steps=200",
         "transform.norm=gdn",
         "search.objectives=[rd_loss,params_m]",
-        "search.constraints.params_m=1",
         "space.axes={depth.latent_channels:[8,16]}",
     ):
         assert name(different) != name()

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("environment")
 # A conv family, and a SwinT family that alone has windows and heads; 16 channels per head do not fit 8.
 SPACE = (
     "space.axes=[{transform:[conv],depth.channels:[[8,8,8],[8,12,8]],"
-    "entropy_model:[scale_hyperprior,mean_scale_hyperprior]},"
+    "entropy_model:[scale_hyperprior]},"
     "{transform:[swint],depth:[swint_s],depth.channels:[[16,16,16]],depth.layers:[[1,1,1,1]],"
     "transform.head_dim:[8,16],transform.window:[4,8]}]"
 )
@@ -82,23 +82,23 @@ def test_tpe_trains_nothing_twice_and_knows_what_lies_there(
 ) -> None:
     overrides = [*base_overrides, *TINY, "search=tpe"]
     folder = tmp_path / "runs/tiny"
-    assert run([*overrides, "search.trials=3"]) == 0
-    assert "3 trials ok, 0 failed" in capsys.readouterr().out
-    assert_each_trained_once(folder, wanted=3)
+    assert run([*overrides, "search.trials=2"]) == 0
+    assert "2 trials ok, 0 failed" in capsys.readouterr().out
+    assert_each_trained_once(folder, wanted=2)
     before = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/result.json")}
     assert run([*overrides, "search.trials=99"]) == 0
     output = capsys.readouterr().out
-    assert "the space is exhausted: 6 architectures" in output
-    assert "6 trials ok, 0 failed" in output
+    assert "the space is exhausted: 4 architectures" in output
+    assert "4 trials ok, 0 failed" in output
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert_each_trained_once(folder, wanted=6)
+    assert_each_trained_once(folder, wanted=4)
 
 
 @pytest.mark.parametrize("sampler", ["nsga2", pytest.param("tpe", marks=pytest.mark.full)])
 def test_kill_9_of_the_driver_and_the_same_command_again(
     base_overrides: list[str], tmp_path: Path, sampler: str
 ) -> None:
-    overrides = [*base_overrides, *TINY, f"search={sampler}", "search.trials=5"]
+    overrides = [*base_overrides, *TINY, f"search={sampler}", "search.trials=4"]
     folder, log = tmp_path / "runs/tiny", tmp_path / "log.txt"
     with open(log, "w") as output:
         driver = subprocess.Popen(
@@ -115,8 +115,8 @@ def test_kill_9_of_the_driver_and_the_same_command_again(
     finally:
         driver.kill()
         driver.wait()
-    assert "RUNNING" in {trial.state.name for trial in history(folder)}, log.read_text()
     before = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/result.json")}
+    assert len(before) < 4, "the driver was killed in the middle"
     assert run(overrides) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
     everything = history(folder)
@@ -126,9 +126,10 @@ def test_kill_9_of_the_driver_and_the_same_command_again(
     results = {path.parent.name for path in folder.glob("trials/*/result.json")}
     assert Counter(t.user_attrs["spec_ids"][0] for t in trials) == Counter(list(results))
     assert {t.state.name for t in trials} == {"COMPLETE"}
-    assert len(results) == 5
+    assert len(results) == 4
 
 
+@pytest.mark.full
 def test_rungs_stop_early_and_a_later_command_trains_on(
     base_overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,6 +161,7 @@ def _past(folder: Path) -> list[Any]:
     ]
 
 
+@pytest.mark.full
 def test_limits_seeds_and_a_database(
     base_overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,5 +208,5 @@ def test_a_dry_run_prices_a_sample_and_starts_nothing(
 ) -> None:
     assert run([*base_overrides, *TINY, "search=tpe", "search.trials=3", "dry_run=true"]) == 0
     output = capsys.readouterr().out
-    assert "would train 3 architectures\nof a space of 8 points; the 3 trials above" in output
+    assert "would train 3 architectures\nof a space of 6 points; the 3 trials above" in output
     assert not (tmp_path / "runs").exists()
