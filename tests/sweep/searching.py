@@ -23,7 +23,7 @@ from sweep.search.study import PastTrial
 from tests.sweep.test_plan import plan_of
 
 STEPS = 100
-# Two families that share no axis; "same" of b makes three points one architecture.
+# Two families that share no axis. At 8 channels the norm makes no difference: two points, one architecture.
 SPACE = Space(
     read_branches(
         [
@@ -37,6 +37,9 @@ SPACE = Space(
         None,
     )
 )
+
+
+ARCHITECTURES = 13  # of 14 points
 
 
 class World:
@@ -56,6 +59,8 @@ class World:
     def choose(self, point: Point) -> Architecture | Refused:
         if self._refuse(point):
             return Refused("impossible")
+        if "depth.latent_channels=8" in point:
+            point = point[:2]
         if point not in self._chosen:
             number = len(self._chosen)
             trials = tuple(trial(self.folder, 1000 * number + seed) for seed in range(self._seeds))
