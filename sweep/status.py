@@ -77,10 +77,7 @@ def main(argv: Sequence[str]) -> int:
     """argv: as typed, from "status" on. UserError if there is no such sweep."""
     from sweep.status_text import as_json, counts_text, frontier_text
 
-    parser = argparse.ArgumentParser(prog="python -m sweep status", description=__doc__)
-    add_sweep_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="for programs; with every trial")
-    options = parser.parse_args(argv[1:])
+    options = _parser().parse_args(argv[1:])
     status = read_status(sweep_folder(options.sweep, options.runs_dir))
     if options.json:
         print(json.dumps(as_json(status), indent=2))
@@ -88,6 +85,13 @@ def main(argv: Sequence[str]) -> int:
     print(counts_text(status), flush=True)
     print(frontier_text(status))
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sweep status", description=__doc__)
+    add_sweep_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="for programs; with every trial")
+    return parser
 
 
 def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,16 @@ from sweep.status import SweepStatus, add_sweep_arguments, read_status, sweep_fo
 
 def main(argv: Sequence[str]) -> int:
     """argv: as typed, from "stop" on. UserError if there is no such sweep, or nobody drives it."""
+    options = _parser().parse_args(argv[1:])
+    status = read_status(sweep_folder(options.sweep, options.runs_dir))
+    if not status.alive:
+        raise UserError(f"{status.folder}: is not running; python -m sweep status says how it ended")
+    write_request(status.folder, now=options.now)
+    print(_what_happens(status, now=options.now))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sweep stop", description=__doc__)
     add_sweep_arguments(parser)
     parser.add_argument(
@@ -19,13 +29,7 @@ def main(argv: Sequence[str]) -> int:
         action="store_true",
         help="running trials write a checkpoint and end; else they run to their end",
     )
-    options = parser.parse_args(argv[1:])
-    status = read_status(sweep_folder(options.sweep, options.runs_dir))
-    if not status.alive:
-        raise UserError(f"{status.folder}: is not running; python -m sweep status says how it ended")
-    write_request(status.folder, now=options.now)
-    print(_what_happens(status, now=options.now))
-    return 0
+    return parser
 
 
 def _what_happens(status: SweepStatus, *, now: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -53,13 +54,22 @@ def run_until_begun(executor: RayExecutor, job: Job, folder: Path, *, times: int
     return int(job_pid), int(server_pid)
 
 
+def is_dead(pid: int) -> bool:
+    return not is_alive(pid)
+
+
 def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def outcome_of(executor: RayExecutor, *, limit_s: float = 60) -> Outcome:
     found: list[Outcome] = []
-    assert wait_until(lambda: bool(found.extend(executor.poll(0.05)) or found), limit_s=limit_s)
+
+    def ended() -> bool:
+        found.extend(executor.poll(0.05))
+        return bool(found)
+
+    assert wait_until(ended, limit_s=limit_s)
     return found[0]
 
 
@@ -69,18 +79,20 @@ def test_a_slot_that_is_told_to_leave_reports_a_checkpoint_and_is_replaced(
     monkeypatch.setattr("sweep.executor._LEFT_NODE_S", 0.0)
     folder = tmp_path / "job"
     job = preemptible(folder)
-    pid, server = run_until_begun(executor, job, folder)
-    slot = parent(server)
-    # All of its processes are told, as batch systems do it.
-    for each in (slot, server, pid):
-        os.kill(each, signal.SIGTERM)
-    outcome = outcome_of(executor)
-    assert (outcome.error, outcome.value) == (None, {"status": "preempted", "step": 7})
-    assert wait_until(lambda: not any(map(is_alive, (slot, server, pid))), limit_s=20)
+    for times in (1, 2):
+        pid, server = run_until_begun(executor, job, folder, times=times)
+        slot = parent(server)
+        # The slot alone, then all of its processes, as batch systems do it.
+        for each in [slot, server, pid][: 1 if times == 1 else 3]:
+            os.kill(each, signal.SIGTERM)
+        outcome = outcome_of(executor)
+        assert (outcome.error, outcome.value) == (None, {"status": "preempted", "step": 7})
+        for each in (slot, server, pid):
+            assert wait_until(functools.partial(is_dead, each), limit_s=20)
     # A killed slot takes its job down without a word; it runs again, and that is counted.
-    pid, server = run_until_begun(executor, job, folder, times=2)
+    pid, server = run_until_begun(executor, job, folder, times=3)
     os.kill(parent(server), signal.SIGKILL)
-    run_until_begun(executor, job, folder, times=3)
+    run_until_begun(executor, job, folder, times=4)
     assert not is_alive(pid)
     (folder / "finish").touch()
     assert outcome_of(executor).value == {"status": "ok"}
