@@ -40,8 +40,9 @@ def curve_points(row: Mapping[str, Any]) -> list[Point]:
     """One line of metrics.jsonl -> its finite training and validation values; none for an event."""
     if "step" not in row or "event" in row:
         return []
+    step, t_ms = int(row["step"]), round(1000 * row["t"])
     return [
-        Point(key, float(value), int(row["step"]), round(1000 * row["t"]))
+        Point(key, float(value), step, t_ms)
         for key, value in row.items()
         if key.startswith(CURVE_PREFIXES) and _is_finite(value)
     ]

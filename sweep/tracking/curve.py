@@ -41,17 +41,18 @@ class CurveReader:
             whole, newline, _unfinished = file.read().rpartition(b"\n")
             self._offset += len(whole) + len(newline)
             self._tail = self._tail_at(file, self._offset)
-        for line in whole.splitlines():
+        for line in whole.decode(errors="replace").splitlines():
             try:
                 row = json.loads(line)
             except ValueError:  # torn when its writer was killed; the others stand
                 continue
             self.rows.append(row)
             for point in curve_points(row):
-                kind = point.key.split("/")[0]
+                kind = point.key.partition("/")[0]
                 if point.step > logged_steps.get(kind, -1):
                     self.points.append(point)
-                    self._steps[kind] = max(point.step, self._steps.get(kind, -1))
+                    if point.step > self._steps.get(kind, -1):
+                        self._steps[kind] = point.step
 
     @staticmethod
     def _tail_at(file: Any, offset: int) -> int:

@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-IN_TURN = 200  # trials that nobody expects a change of are looked at so many at a time
+IN_TURN = 50  # trials that nobody expects a change of are looked at so many at a time
 # A folder's time stamp is coarse, and on some file systems late: after a change it is listed for a while.
 RELIST_S = 3.0
+LISTING_SHARE = 0.01  # of the time at most goes into listing: a folder of thousands takes milliseconds
 
 
 class Watch:
@@ -80,6 +81,8 @@ class _Listing:
         self.names: set[str] = set()
         self._mtime_ns = -1
         self._young_until = 0.0
+        self._is_stale = True
+        self._not_before = 0.0
 
     def is_young(self) -> bool:
         return time.monotonic() < self._young_until
@@ -92,8 +95,12 @@ class _Listing:
         if mtime_ns != self._mtime_ns:
             self._mtime_ns = mtime_ns
             self._young_until = time.monotonic() + RELIST_S
-        if anew or self.is_young():
+            self._is_stale = True
+        started = time.monotonic()
+        if anew or ((self._is_stale or self.is_young()) and started >= self._not_before):
             self.names = {name for name in os.listdir(self.folder) if not name.startswith(".")}
+            self._is_stale = False
+            self._not_before = started + (time.monotonic() - started) / LISTING_SHARE
         return self.names
 
 

@@ -16,11 +16,11 @@ import pytest
 from analysis.frontier import write_report
 from sweep.sync import main
 from sweep.tracking import Tracker, open_tracker
-from sweep.ui import free_port, serve
+from sweep.ui import serve
 from tests.sweep.conftest import ROOT
 from tests.sweep.synthetic_sweep import SyntheticSweep
 from tests.sweep.tracking_fixtures import empty_database as empty_database
-from tests.sweep.tracking_reader import SETTINGS, Server, curve_of, poll_until
+from tests.sweep.tracking_reader import SETTINGS, Server, curve_of, poll_until, unused_port
 
 pytestmark = [
     pytest.mark.full,
@@ -34,7 +34,7 @@ class Place:
 
     def __init__(self, folder: Path, empty_database: Path) -> None:
         self.folder = folder
-        self.port = free_port()
+        self.port = unused_port()
         self.empty_database = empty_database
         self.database = f"sqlite:///{folder}/mlflow.db"
         self.wipe()

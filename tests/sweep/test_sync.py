@@ -19,7 +19,7 @@ from tests.sweep.synthetic_sweep import SyntheticSweep
 from tests.sweep.tracking_fixtures import empty_database as empty_database
 from tests.sweep.tracking_fixtures import mirror_of
 from tests.sweep.tracking_fixtures import runs as runs
-from tests.sweep.tracking_reader import SETTINGS, Server, server_of
+from tests.sweep.tracking_reader import SETTINGS, Server, server_of, unused_port
 
 # MLflow's own use of SQLAlchemy.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
@@ -121,17 +121,12 @@ def test_the_experiment_may_be_another_one(runs: Path) -> None:
     assert len(client.search_runs([experiment.experiment_id])) == 2
 
 
-def refused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 def test_what_cannot_be_synced_is_one_line(
     runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep = SyntheticSweep(runs / "frontier", trials=1, steps=20)
     sweep.write_trial(0, picture=False)
-    folder, away = sweep.folder, f"http://someone:s3cret@127.0.0.1:{refused_port()}"
+    folder, away = sweep.folder, f"http://someone:s3cret@127.0.0.1:{unused_port()}"
 
     def refusal(*arguments: object) -> str:
         assert sync(*arguments) == 2

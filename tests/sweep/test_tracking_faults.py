@@ -49,7 +49,7 @@ def test_a_server_that_comes_back_while_the_sweep_ends_gets_the_end_too(
 ) -> None:
     sweep = SyntheticSweep(runs / "frontier", trials=2, steps=20)
     sweep.write_trial(0, picture=False)
-    tracker = open_tracker(SETTINGS, sweep.folder, sweep.sweep, [].append)
+    tracker = open_tracker(SETTINGS, sweep.folder, sweep.sweep, list[str]().append)
     poll_until(tracker, lambda: recorded(sweep) == 1)
     away = runs / "away.db"
     (runs / "mlflow.db").rename(away)
@@ -103,7 +103,7 @@ def test_an_unanswered_request_for_a_run_gives_no_second_one(runs: Path) -> None
         artifacts=runs / "mlartifacts",
         folder=sweep.folder,
         sweep=sweep.sweep,
-        say=[].append,
+        say=list[str]().append,
     )
     failures = 0
     while failures < 10:
@@ -188,7 +188,7 @@ def test_trials_that_a_search_adds_are_named_by_its_plan(runs: Path) -> None:
         artifacts=runs / "mlartifacts",
         folder=sweep.folder,
         sweep=record,
-        say=[].append,
+        say=list[str]().append,
     )
     mirror.sync(None)
     record["trials"].append(later)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -77,6 +78,12 @@ class Server:
         with tempfile.TemporaryDirectory() as folder:
             path = self.client.download_artifacts(run.info.run_id, name, folder)
             return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def unused_port() -> int:
+    """A port that nobody listens on, far from those that a server started by hand looks for."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def server_of(sweep: SyntheticSweep) -> Server:
