@@ -72,7 +72,6 @@ class Resampler(Protocol):
         """Divide what the layer makes."""
 
 
-@torch.no_grad()
 def check_wavelet(model: ModelSpec) -> None:
     """UserError if the model has no layers that can start as a wavelet codec."""
     name = model.transform.name
@@ -84,6 +83,7 @@ def check_wavelet(model: ModelSpec) -> None:
     raise UserError(f"budget.initialisation=wavelet: {lack} to start from; use budget.initialisation=random")
 
 
+@torch.no_grad()
 def start_as_wavelet(codec: Codec) -> None:
     """Overwrite the random weights of g_a and g_s, and the scales that the entropy model starts from.
 
