@@ -63,6 +63,16 @@ class ImageDeconv(nn.ConvTranspose2d):
         return taps.permute(1, 3, 5, 0, 2, 4).reshape(12, -1, 3, 3)
 
 
+def convolutions_of(g_a: nn.Module, g_s: nn.Module) -> tuple[list[nn.Conv2d], list[nn.ConvTranspose2d]]:
+    """The layers of stride 2 of two transforms that are plain sequences of such and of others.
+
+    Both in encoder order.
+    """
+    convs = [m for m in g_a.children() if isinstance(m, nn.Conv2d)]
+    deconvs = [m for m in g_s.children() if isinstance(m, nn.ConvTranspose2d)]
+    return convs, deconvs[::-1]
+
+
 class ResidualConv(nn.Module):
     """x + conv3x3(ReLU(x)). Starts as the identity, so that extra depth cannot hurt the first steps."""
 
