@@ -9,6 +9,7 @@ import pytest
 
 import conf
 from rdc.spec import ModelSpec, arch_id, to_plain
+from rdc.width import scale
 from sweep.plan import choose_models
 from sweep.settings import read_settings
 
@@ -37,11 +38,9 @@ def ids(found: list[ModelSpec]) -> set[str]:
     return {arch_id(model) for model in found}
 
 
-@functools.cache
-def study(*overrides: str) -> list[ModelSpec]:
+def study(width: float = 1.0) -> list[ModelSpec]:
     """Models A to G, in their order."""
-    axes = "space.axes={model:[" + ",".join(STUDY) + "]}"
-    return models(axes, *overrides)
+    return [scale(model, width) for model in models("space.axes={model:[" + ",".join(STUDY) + "]}")]
 
 
 def decisions(model: ModelSpec, base: ModelSpec) -> set[str]:
@@ -78,13 +77,13 @@ def test_the_study_has_one_model_of_every_kind(start: str, width: float) -> None
     assert conf.compose([start])["width"] == width
     assert len(found) == len(ids(found)) == 10
     assert {model.family for model in found} == FAMILIES
-    assert found[: len(STUDY)] == study(f"width={width}")
+    assert found[: len(STUDY)] == study(width)
 
 
 @pytest.mark.parametrize(("start", "width"), [("space=ablation_b", 1.0), ("+experiment=ablation_b", 0.2)])
 def test_the_ablation_of_b_takes_back_one_decision_at_a_time(start: str, width: float) -> None:
     base, *single, together = models(start)
-    assert base == study(f"width={width}")[STUDY.index("rdc_b")]
+    assert base == study(width)[STUDY.index("rdc_b")]
     assert [decisions(model, base) for model in single] == [
         {"depth.layers"},
         {"depth.channels"},
