@@ -178,13 +178,14 @@ def test_the_weights_are_loud_enough_to_compare(name: str) -> None:
 
 def wrong_settings() -> list[tuple[str, str, str, Any]]:
     """Every setting that changes what the weights compute and fits their shapes."""
-    others = {"norm": {"gdn": "gdn1"}, "activation": {"relu": "leaky_relu", "leaky_relu": "relu"}}
+    pairs = {"norm": ("gdn", "gdn1"), "activation": ("relu", "leaky_relu")}
     found: list[tuple[str, str, str, Any]] = []
     for configuration, (_, groups) in CONFIGURATIONS.items():
         spec = parse_model(groups)
         for group, setting in (("transform", "norm"), ("hyper_transform", "activation")):
             if (value := getattr(getattr(spec, group), setting, None)) is not None:
-                found.append((configuration, group, setting, others[setting][value]))
+                (other,) = {*pairs[setting]} - {value}
+                found.append((configuration, group, setting, other))
         if getattr(spec.transform, "attention_relu", False):
             found.append((configuration, "transform", "attention_relu", False))
     return found
