@@ -155,26 +155,26 @@ def _as_text(description: dict[str, Any]) -> str:
         f"{'params':>13}",
         f"{'':9}{'kMAC/px':>11}{'kFLOP/px':>11}{'kFLOP/px':>11}{'kop/px':>13}{'MB':>13}{'steps':>8}",
     ]
+    params = description["params"]
     for direction in ("decode", "encode"):
         memory, steps = description["activation_bytes"][direction], description["serial_steps"][direction]
-        lines.append(_row(direction, description[direction], memory["peak"], steps["total"]))
+        lines.append(_row(direction, description[direction], memory["peak"], steps["total"], params["total"]))
+        # A part that does not run in this direction stands there too: parameters then sum to those above.
         for part, cost in description["parts"].items():
             rates = {k.removeprefix(f"{direction}_"): v for k, v in cost.items() if k.startswith(direction)}
-            if any(rates.values()):
-                used = memory["parts"][part], steps["parts"][part], cost["params"]
-                lines.append(_row(f"  {part}", rates, *used))
-    params = description["params"]
+            used = memory["parts"][part], steps["parts"][part], cost["params"]
+            lines.append(_row(f"  {part}", rates, *used))
     lines.append(f"parameters: {params['total']:,} (without g_a {params['total_without_g_a']:,})")
     if "checkpoint" in description:
         lines += [f"{key}: {value}" for key, value in description["checkpoint"].items()]
     return "\n".join(lines)
 
 
-def _row(name: str, rates: dict[str, float], memory: int, steps: int, params: int | None = None) -> str:
+def _row(name: str, rates: dict[str, float], memory: int, steps: int, params: int) -> str:
     columns = ("parity_kmac_per_px", "parity_kflop_per_px", "executed_kflop_per_px")
     cells = "".join(f"{rates[column]:11.3f}" for column in columns)
     cells += f"{rates['elementwise_kop_per_px']:13.3f}{memory / 1e6:13.1f}{steps:8,}"
-    return f"{name:9}{cells}" + (f"{params:13,}" if params else "")
+    return f"{name:9}{cells}{params:13,}"
 
 
 def _load(checkpoint: Path) -> tuple[Any, dict[str, Any]]:

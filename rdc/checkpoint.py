@@ -12,12 +12,14 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from rdc.bitstream import HASH_BYTES
 from rdc.errors import UserError
 from rdc.files import atomic_write_bytes, is_intact, sealed
 from rdc.models.codec import Codec, build
+from rdc.models.layers import coding
 from rdc.spec import ModelSpec, canonical, parse_model, to_plain
 
 SCHEMA_VERSION = 1
@@ -151,15 +153,31 @@ def model_hash(model: Codec | str | Path) -> bytes:
 
 
 def load_compressai_state_dict(codec: Codec, state_dict: Mapping[str, Tensor]) -> None:
-    """Load weights (and coding tables, where present) of CompressAI's models.
+    """Load weights of CompressAI's models, and coding tables where `compressai_tensors` finds them of use.
 
-    ScaleHyperprior, MeanScaleHyperprior and JointAutoregressiveHierarchicalPriors fit a codec with the same
-    widths, norm=gdn, four prior filters of 3, and the matching activation: presets model=scale_hyperprior,
-    model=mean_scale_hyperprior and model=joint_autoregressive.
+    What fits: ScaleHyperprior, MeanScaleHyperprior, JointAutoregressiveHierarchicalPriors, Cheng2020Anchor,
+    Cheng2020Attention and Elic2022Official, into a codec of the same widths and of the parts that rdc.zoo
+    gives each of them, which for the first three and the last are those of the presets scale_hyperprior,
+    mean_scale_hyperprior, joint_autoregressive and elic. Names and shapes do not tell norms and activations
+    apart: a codec with others takes the weights and computes something else.
     """
-    tensors = turned_convolutions(compressai_names(state_dict), codec.state_dict())
-    _load(codec, tensors, name="the CompressAI state dict")
+    _load(codec, compressai_tensors(codec, state_dict), name="the CompressAI state dict")
     codec.update()
+
+
+def compressai_tensors(codec: Codec, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of CompressAI as one for this codec, whose fit is not checked yet.
+
+    Tables that the file lacks are empty, for `update` to build. So are those of the Gaussians where they are
+    not for the scales that our coder picks from: they follow from the scales alone and hold nothing learned.
+    """
+    own = codec.state_dict()
+    tensors = turned_convolutions(compressai_names(state_dict), own)
+    tables = {key: torch.empty(0, dtype=own[key].dtype) for key in own if codec.is_table(key)}
+    scales = [tensors.get(key, empty) for key, empty in tables.items() if _is_scales(key)]
+    if not all(table.numel() and _has_our_scales(table) for table in scales):
+        tensors |= {key: empty for key, empty in tables.items() if ".gaussian_conditional." in key}
+    return tables | tensors
 
 
 def compressai_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -193,7 +211,10 @@ def _load(codec: Codec, tensors: Mapping[str, Tensor], *, name: str) -> None:
 
 
 def check_fit(codec: Codec, tensors: Mapping[str, Tensor], *, name: str) -> None:
-    """UserError unless names and shapes are those of this architecture; tables may have any size."""
+    """UserError unless names and shapes are those of this architecture, and scales those of our coder.
+
+    Other tables may have any size.
+    """
     own = codec.state_dict()
     problems = [f"{key} is missing" for key in own if key not in tensors]
     problems += [f"{key} is not part of this model" for key in tensors if key not in own]
@@ -208,6 +229,26 @@ def check_fit(codec: Codec, tensors: Mapping[str, Tensor], *, name: str) -> None
             f"{codec.spec.depth.latent_channels} latent channels: {problems[0]}"
             + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
         )
+    for key, tensor in tensors.items():
+        if _is_scales(key) and not _has_our_scales(tensor):
+            raise UserError(
+                f"{name}: {key} holds other scales than the {coding.SCALE_LEVELS} from {coding.SCALE_MIN} to "
+                f"{coding.SCALE_MAX:g} that symbols are coded with; save it from a codec after "
+                "update(force=True)"
+            )
+
+
+def _is_scales(key: str) -> bool:
+    return key.rpartition(".")[2] == "scale_table"
+
+
+def _has_our_scales(table: Tensor) -> bool:
+    """Whether rows of these tables mean what rdc takes them to mean; an empty one is still to be built."""
+    if not table.numel():
+        return True
+    ours = torch.tensor(coding.scale_levels())
+    # Neighbours are 13 % apart; torch versions differ by 1e-6 in where they place them.
+    return table.shape == ours.shape and torch.allclose(table.float().cpu(), ours, rtol=1e-4, atol=0.0)
 
 
 def _one_line(error: BaseException) -> str:

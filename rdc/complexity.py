@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -324,20 +323,6 @@ def fvcore_macs(module: nn.Module, *inputs: Tensor) -> int:
                 f"operator {operator} is not counted by fvcore; give it a handle in rdc/complexity.py"
             )
     return macs
-
-
-def cross_check(spec: ModelSpec, height_px: int = 128, width_px: int = 128) -> dict[str, tuple[int, int]]:
-    """(torch, fvcore) multiply-accumulates of each network on the reference graph; runs it on the CPU."""
-    codec = build(spec).eval()
-    x = torch.zeros(1, 3, height_px, width_px)
-    both = {}
-    with torch.no_grad(), reference_graph():
-        y, z = codec.encoder_networks(x)
-        for name, example in {"g_a": x, "h_a": y, "h_s": z, "g_s": y}.items():
-            part = codec.parts()[name]
-            counted = count(functools.partial(part, example), {}, rest=name)
-            both[name] = (counted.flop[name] // 2, fvcore_macs(part, example))
-    return both
 
 
 def _sdpa_macs(inputs: list[Any], outputs: list[Any]) -> int:

@@ -1,8 +1,8 @@
 """The only stopwatch: encoding and decoding of one image, networks apart from everything else.
 
 Times are wall time from pixels in memory to the file's bytes and back. `network_ms` is spent inside the
-networks (g_a, h_a, h_s, g_s), `entropy_ms` on all the rest: entropy coding, its tables, checksums, the
-container. Nothing else may run on the machine meanwhile; whoever starts a timing sees to that.
+networks (g_a, h_a, h_s, context, g_s), `entropy_ms` on all the rest: entropy coding, its tables, checksums,
+the container. Nothing else may run on the machine meanwhile; whoever starts a timing sees to that.
 """
 
 from __future__ import annotations

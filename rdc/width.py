@@ -5,9 +5,10 @@ of two that divides it. The latent goes to a multiple of what the entropy model 
 is therefore the identity, and a larger factor never gives a smaller width.
 
 Layers, blocks, kernels, windows, slices and the hidden widths of the prior on z stay. A component with widths
-of its own has `scaled(factor, depth)`, depth being the scaled one; an entropy model that cuts the latent into
-equal pieces says into how many by `latent_multiple`; a transform that may not have every width chooses them
-by `scaled_depth(factor, depth, latent_multiple)`.
+of its own has `scaled(factor, depth)`, depth being the scaled one. An entropy model that cuts the latent into
+pieces says by `latent_multiple` into how many: equal ones must divide it, and of uneven ones each keeps at
+least a channel, while `apportioned` keeps their proportions. A transform that may not have every width
+chooses them by `scaled_depth(factor, depth, latent_multiple)`.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import pickle
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,6 +49,29 @@ class ZooModel:
             raise UserError(f"compressai.quality={self.quality}: {self.name} has qualities 1 to {qualities}")
         if self.lmbda is not None and self.lmbda <= 0:
             raise UserError(f"compressai.lmbda={self.lmbda}: must be greater than 0")
+        if self.checkpoint is not None:
+            self._check_file_name(Path(self.checkpoint).name)
+
+    def _check_file_name(self, file_name: str) -> None:
+        """UserError where a file named as the zoo names its own is for another model or loss.
+
+        Nothing else tells qualities of one size apart, nor losses.
+        """
+        found = _FILE_NAME.match(file_name)
+        if found is None:
+            return
+        name, quality = found["name"].replace("_", "-"), int(found["quality"])
+        if (name, quality) != (self.name, self.quality):
+            raise UserError(
+                f"compressai.checkpoint={file_name}: is quality {quality} of {name} by its name, not "
+                f"compressai.name={self.name} compressai.quality={self.quality}; correct these, or rename a "
+                "file that is another one"
+            )
+        if found["metric"] == "ms-ssim" and self.lmbda is None:
+            raise UserError(
+                f"compressai.checkpoint={file_name}: was trained for MS-SSIM by its name, another loss than "
+                f"the one that lmbda {self.trade_off} of its quality belongs to; give compressai.lmbda"
+            )
 
     @property
     def trade_off(self) -> float:
@@ -137,6 +161,11 @@ ARCHITECTURES = {
     "elic2022-official": Architecture(_elic, range(0), range(1, 9), ((192, 320), (192, 320))),
 }
 
+_FILE_NAME = re.compile(
+    r"(?P<name>bmshj2018-factorized(-prior)?|bmshj2018-hyperprior|mbt2018(-mean)?|cheng2020[-_](anchor|attn))"
+    r"(-(?P<metric>mse|ms-ssim))?-(?P<quality>\d)(-[0-9a-f]{8})?\.pth(\.tar)?$"
+)
+
 _NO_HYPER = "it has no hyper-latent, which every entropy model here codes"
 _LEFT_OUT = {"bmshj2018-factorized": _NO_HYPER, "bmshj2018-factorized-relu": _NO_HYPER}
 
@@ -193,12 +222,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _fits(model: ModelSpec, state_dict: Mapping[str, Any]) -> bool:
-    from rdc.checkpoint import check_fit, compressai_names, turned_convolutions
+    from rdc.checkpoint import check_fit, compressai_tensors
     from rdc.complexity import on_meta
 
     codec = on_meta(model)
     try:
-        check_fit(codec, turned_convolutions(compressai_names(state_dict), codec.state_dict()), name="")
+        check_fit(codec, compressai_tensors(codec, state_dict), name="")
     except UserError:
         return False
     return True

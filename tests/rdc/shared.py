@@ -1,16 +1,107 @@
-"""What several test files of this folder need."""
+"""What several test files need."""
 
 from __future__ import annotations
 
 import functools
+import itertools
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from compressai.entropy_models import GaussianConditional
-from torch import Tensor
+from torch import Tensor, nn
 
-from rdc.models.codec import Codec
+from rdc.complexity import count, fvcore_macs
+from rdc.models.codec import Codec, build
 from rdc.models.layers import coding
-from rdc.models.layers.hyperprior import Hyperprior, Pick
+from rdc.models.layers.graph import reference_graph
+from rdc.models.layers.hyperprior import Hyperprior, Pick, dry
+from rdc.spec import COMPONENT_GROUPS, ModelSpec, component, component_names
+
+
+def refusal(transform: str, entropy_model: str, hyper_transform: str) -> str | None:
+    """Why these components, with their defaults, refuse each other; None where they are legal together.
+
+    The only rule: cheng2020 has one entropy model and a hyper-transform of its own, which no other has.
+    """
+    if transform == "cheng2020":
+        if hyper_transform != "cheng2020":
+            return (
+                f"hyper_transform={hyper_transform}: transform=cheng2020 comes with "
+                "hyper_transform=cheng2020 only"
+            )
+        if entropy_model != "joint_autoregressive":
+            return (
+                f"entropy_model={entropy_model}: transform=cheng2020 comes with "
+                "entropy_model=joint_autoregressive only"
+            )
+    elif hyper_transform == "cheng2020":
+        return f"transform={transform}: hyper_transform=cheng2020 needs transform=cheng2020"
+    return None
+
+
+def combinations(depth: Mapping[str, Any]) -> dict[tuple[str, ...], dict[str, Any]]:
+    """Every combination of components with their defaults, as what `parse_model` takes.
+
+    depth: for all transforms but those that name another EXAMPLE_DEPTH.
+    """
+    found = {}
+    for names in itertools.product(*(component_names(group) for group in COMPONENT_GROUPS)):
+        groups = {group: {"name": name} for group, name in zip(COMPONENT_GROUPS, names, strict=True)}
+        own_depth = getattr(component("transform", names[0]), "EXAMPLE_DEPTH", depth)
+        found[names] = {**groups, "depth": own_depth}
+    return found
+
+
+def legal_combinations(depth: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Those that nothing may refuse, each by a name; unparsed, because a refusal here would fail no test."""
+    return {"-".join(n): config for n, config in combinations(depth).items() if refusal(*n[:3]) is None}
+
+
+def both_counts(spec: ModelSpec, height_px: int, width_px: int) -> dict[str, tuple[int, int]]:
+    """(torch, fvcore) multiply-accumulates of each network of the reference graph; runs it on the CPU.
+
+    The four transforms, and the context where the entropy model has one, in one pass over h_s's output.
+    """
+    codec = build(spec).eval()
+    x = torch.zeros(1, 3, height_px, width_px)
+    with torch.no_grad(), reference_graph():
+        y, z = codec.encoder_networks(x)
+        examples = {"g_a": x, "h_a": y, "h_s": z, "g_s": y}
+        networks = {name: (codec.parts()[name], example) for name, example in examples.items()}
+        if "context" in codec.parts():
+            networks["context"] = (_Walk(codec.entropy_model), codec.entropy_model.side(z))
+        found = {}
+        for name, (network, example) in networks.items():
+            counted = count(functools.partial(network, example), {}, rest=name)
+            found[name] = (counted.flop[name] // 2, fvcore_macs(network, example))
+    return found
+
+
+class _Walk(nn.Module):
+    """All that a context does with h_s's output, as one module: fvcore traces nothing else."""
+
+    def __init__(self, entropy_model: Hyperprior) -> None:
+        super().__init__()
+        self.entropy_model = entropy_model
+
+    def forward(self, side: Tensor) -> Tensor:
+        return torch.cat(self.entropy_model.walk(side, dry), 1)
+
+
+def smooth_image(side_px: int = 128) -> Tensor:
+    """Slow colour waves with an edge, (1, 3, side, side): what a low-pass pyramid keeps."""
+    at = torch.arange(side_px) / side_px
+    waves = [
+        0.5 + 0.3 * torch.sin(2 * torch.pi * (a * at[:, None] + b * at)) for a, b in ((1, 2), (2, 1), (1, 1))
+    ]
+    x = torch.stack(waves)
+    x[:, :, side_px // 2 :] *= 0.8
+    return x[None]
+
+
+def psnr_db(x: Tensor, x_hat: Tensor) -> float:
+    return float(-10 * torch.log10((x - x_hat).square().mean()))
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rdc.complexity import count, fvcore_macs, measure, on_meta
 from rdc.errors import UserError
 from rdc.models.codec import build
+from rdc.models.layers import coding
 from rdc.models.layers.hyperprior import Pick, dry
 from rdc.models.layers.stepwise import Stepwise
 from rdc.spec import ModelSpec, parse_model
@@ -231,6 +232,26 @@ def test_coded_bits_are_those_estimated() -> None:
     # Quantisation of the scale costs up to 0.5 %, rounding at scales under 0.3 nothing that is expected.
     assert -0.005 < 8 * len(data) / estimated - 1 < 0.01
     assert len(data) > 2000
+
+
+@pytest.mark.parametrize("kernels", [[1, 1, 1], [1, 3, 1], [3, 1, 3], [3, 3, 3], [5, 5, 3]])
+@torch.no_grad()
+def test_threads_change_no_sum_whatever_the_kernels(kernels: list[int]) -> None:
+    """At sizes at which 1x1 layers on two threads add in another order."""
+    torch.manual_seed(0)
+    model = build(spec(64, 80, slices=2, support=1, kernels=kernels)).entropy_model
+    threads = torch.get_num_threads()
+    try:
+        for size in ((8, 12), (12, 20)):
+            side = torch.randn(1, 160, *size)
+            seen = []
+            for count_of_threads in (1, 2):
+                torch.set_num_threads(count_of_threads)
+                with coding.reproducible():
+                    seen.append(model.walk(side, lambda pick, mean, scale: mean.round() + mean))
+            assert all(torch.equal(one, two) for one, two in zip(*seen, strict=True))
+    finally:
+        torch.set_num_threads(threads)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -69,6 +70,51 @@ def test_a_hyperprior_needs_one_pass_per_network() -> None:
     assert steps["decode"]["total"] == 2
     assert {part for part, n in steps["decode"]["parts"].items() if n} == {"h_s", "g_s"}
     assert steps["encode"]["total"] == 3
+
+
+@pytest.mark.parametrize(
+    ("preset", "context"),
+    [
+        # The positions of y that one masked 5x5 may see differ in j + 3 i: 0 to 11 + 3 * 7 are 33 diagonals.
+        ("joint_autoregressive", 33),
+        # Five slices that later ones see come one by one; the other five see those five only: one step.
+        ("charm", 6),
+        ("rdc_b", 6),
+        # Each of ten slices sees all before it.
+        ("conv_charm", 10),
+        # Five groups, each in two halves of a chessboard.
+        ("elic", 10),
+    ],
+)
+def test_passes_that_wait_for_each_other_by_hand(preset: str, context: int) -> None:
+    # 100x170 pixels are padded to 128x192: y has 8 rows and 12 columns.
+    described = measure(model_of(conf.compose([f"model={preset}", "width=0.1"])), 100, 170).to_dict()
+    encode, decode = (described["serial_steps"][direction] for direction in ("encode", "decode"))
+    once = {"g_a": 1, "h_a": 1, "prior": 0, "h_s": 1}
+    assert encode == {"total": 3 + context, "parts": {**once, "context": context, "g_s": 0}}
+    assert decode["parts"] == {"g_a": 0, "h_a": 0, "prior": 0, "h_s": 1, "context": context, "g_s": 1}
+    assert decode["total"] == 2 + context
+
+
+def columns(line: str) -> list[float]:
+    return [float(cell.replace(",", "")) for cell in line.split()[1:]]
+
+
+@pytest.mark.parametrize("preset", ["rdc_b", "rdc_g", "joint_autoregressive"])
+def test_printed_parts_sum_to_the_printed_total(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", f"model={preset}", "width=0.25", "--size", "64x64"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith(("decode", "encode"))]
+    assert len(starts) == 2
+    for start in starts:
+        rows = list(itertools.takewhile(lambda line: line.startswith("  "), lines[start + 1 :]))
+        assert "prior" in {row.split()[0] for row in rows}
+        *rates, memory, steps, params = columns(lines[start])
+        *of_parts, memories, all_steps, all_params = zip(*map(columns, rows), strict=True)
+        # Rates are printed to a thousandth, which every part may be half of off.
+        assert [sum(values) for values in of_parts] == pytest.approx(rates, abs=0.0005 * (len(rows) + 1))
+        assert (max(memories), sum(all_steps), sum(all_params)) == (memory, steps, params)
+        assert f"parameters: {params:,.0f} (" in lines[-1]
 
 
 def test_describe_prints_them_and_takes_a_width(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from rdc.checkpoint import load_compressai_state_dict
 from rdc.complexity import count, fvcore_macs, measure
 from rdc.models.codec import Codec, build
-from rdc.models.entropy_model.joint_autoregressive import Context, MaskedConv
+from rdc.models.entropy_model.joint_autoregressive import MaskedContext, MaskedConv, along_diagonals
 from rdc.models.layers import wavefront
 from rdc.spec import ModelSpec, parse_model
 
@@ -105,20 +105,20 @@ def test_the_masked_convolution_is_compressais() -> None:
     assert not got.weight.grad.flatten(2)[..., 12:].any()
 
 
-def context(seed: int = 0) -> Context:
+def context(seed: int = 0) -> MaskedContext:
     torch.manual_seed(seed)
-    made = Context(M)
+    made = MaskedContext(M)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return made
 
 
-def walk(net: Context, side: Tensor, y: Tensor) -> Any:
-    return net(side, lambda pick, mean, scale: torch.round(pick(y) - mean) + mean)
+def walk(net: MaskedContext, side: Tensor, y: Tensor) -> Any:
+    return along_diagonals(net, side, lambda pick, mean, scale: torch.round(pick(y) - mean) + mean)
 
 
-def in_raster_order(net: Context, side: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def in_raster_order(net: MaskedContext, side: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """One position after the other by the definition: mean and scale from all earlier y_hat."""
     y_hat, means, scales = (torch.zeros_like(y) for _ in range(3))
     for i in range(y.shape[2]):
@@ -316,7 +316,7 @@ def test_cost_at_320_channels() -> None:
 
 
 def test_two_counters_agree_on_the_context() -> None:
-    net = Context(12)
+    net = MaskedContext(12)
     side, y_hat = torch.zeros(1, 24, 8, 12), torch.zeros(1, 12, 8, 12)
     with torch.no_grad():
         counted = count(lambda: net(side, y_hat), {}, rest="context").flop["context"] // 2

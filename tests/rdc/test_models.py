@@ -6,18 +6,22 @@ import math
 from typing import Any
 
 import compressai.layers
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import conf
+from rdc.configured import model_of
 from rdc.errors import UserError
-from rdc.models.codec import build, crop, latent_hw, pad, padded_hw, padded_px_ratio
+from rdc.models.codec import Codec, build, crop, latent_hw, pad, padded_hw, padded_px_ratio
+from rdc.models.layers import coding
 from rdc.models.layers.conv import ImageDeconv, ResidualConv, conv, deconv
 from rdc.models.layers.gdn import GDN, LowerBound
 from rdc.models.layers.graph import reference_graph
-from rdc.spec import ModelSpec, parse_model
+from rdc.spec import ModelSpec, component_names, parse_model
 from tests.rdc.shared import losses_at_a_high_rate
 
 
@@ -221,3 +225,116 @@ def test_widths_left_open_follow_the_depth() -> None:
     scale = build(model("scale_hyperprior", depth={"channels": [8, 8, 16], "latent_channels": 24}))
     widths = [layer.out_channels for layer in scale.entropy_model.h_s if hasattr(layer, "out_channels")]
     assert widths == [16, 16, 24]  # N, N, M
+    depth = {"channels": [8, 8, 16], "latent_channels": 24}
+    separate = build(model("charm", depth=depth, entropy_model={"slices": 2, "hyper": "separate"}))
+    for h_s in separate.entropy_model.h_s.children():
+        widths = [layer.out_channels for layer in h_s if hasattr(layer, "out_channels")]
+        assert widths == [16, 16, 24]
+
+
+# What encoder and decoder must compute alike
+
+
+STEPWISE: dict[str, dict[str, Any]] = {"charm": {"slices": 4, "support": 2, "widths": [12, 8]}}
+
+
+def coder(name: str) -> Codec:
+    """Any entropy model with tables, whose scales are spread over many rows."""
+    torch.manual_seed(0)
+    codec = build(model(name, entropy_model=STEPWISE.get(name, {})))
+    with torch.no_grad():
+        for parameter in codec.entropy_model.parameters():
+            if parameter.ndim == 4:
+                parameter.add_(0.5 * parameter.std() * torch.randn_like(parameter))
+    codec.entropy_model.start_scales(torch.linspace(0.2, 3, 20))
+    codec.update(force=True, update_quantiles=True)
+    return codec
+
+
+@pytest.mark.parametrize("name", component_names("entropy_model"))
+def test_a_scale_across_one_border_is_refused_though_every_symbol_is_right(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last symbol of a stream: what is decoded with its table decides no other symbol."""
+    entropy_model = coder(name).eval().entropy_model
+    y = 3 * torch.randn(1, 20, 8, 12, generator=torch.Generator().manual_seed(1))
+    # Zero is the likeliest symbol of any table, and the same one under the next.
+    y[:, -1] = 0
+    with torch.no_grad():
+        coded = entropy_model.compress(y)
+        z_hat = torch.round(entropy_model.h_a(entropy_model.hyper_input(y)) - entropy_model._medians())
+        z_hat += entropy_model._medians()
+        symbols, rows = entropy_model._symbols(y, z_hat)
+    original, seen = entropy_model.rows, [0]
+
+    def moved(scale: torch.Tensor) -> Any:
+        """As on a device that computes another scale for the last symbol."""
+        found = original(scale)
+        seen[0] += found.size
+        if seen[0] == y.numel():
+            last = found.ravel()[-1:]
+            scale = scale.clone()
+            scale[(-1,) * scale.ndim] = coding.scale_levels()[int(last[0]) + 1]
+            found = original(scale)
+        return found
+
+    monkeypatch.setattr(entropy_model, "rows", moved)
+    with torch.no_grad():
+        _, other_rows, other_symbols = entropy_model._decoded(coded["strings"][0][0], z_hat)
+    assert (other_rows != rows).nonzero()[0].tolist() == [y.numel() - 1]
+    assert np.array_equal(other_symbols, symbols)
+    seen[0] = 0
+    with pytest.raises(UserError, match="decoded symbols differ from the encoder's"):
+        entropy_model.decompress(coded["strings"], coded["shape"], coded["symbols_crc32"])
+
+
+@pytest.mark.parametrize("name", component_names("entropy_model"))
+@pytest.mark.parametrize("training", [True, False])
+def test_layers_whose_sums_depend_on_threads_code_on_one_in_every_mode(name: str, training: bool) -> None:
+    codec = coder(name).train(training)
+    exact = [codec.entropy_model.h_s]
+    if name == "charm":
+        exact.append(codec.entropy_model.context.project)
+    if name == "space_channel":
+        for group in codec.entropy_model.context.groups:
+            exact += [group.spatial, group.aggregate[-1]]
+    seen: list[int] = []
+    for layer in exact:
+        layer.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    x = torch.rand(1, 3, 65, 130, generator=torch.Generator().manual_seed(1))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        coded = codec.compress(x)
+        codec.decompress(coded["strings"], coded["shape"], symbols_crc32=coded["symbols_crc32"])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert len(seen) >= 2 * len(exact)
+    assert set(seen) == {1}
+
+
+# `charm` is the form of 2020, whose kernels no other preset has.
+@pytest.mark.parametrize(
+    ("preset", "width"), [("elic", 1), ("rdc_d", 1), ("joint_autoregressive", 1), ("charm", 0.125)]
+)
+@torch.no_grad()
+def test_threads_change_no_sum(preset: str, width: float) -> None:
+    """Each on one thread at a time; at these sizes, 1x1 layers on two threads add in another order."""
+    spec = model_of(conf.compose([f"model={preset}", f"width={width}"]))
+    entropy_model = build(spec).entropy_model
+    threads = torch.get_num_threads()
+    try:
+        for size in ((2, 3), (3, 5)):
+            z_hat = torch.randn(1, entropy_model.entropy_bottleneck.channels, *size).round()
+            seen = []
+            for torch_threads in (1, 2):
+                torch.set_num_threads(torch_threads)
+                with coding.reproducible():
+                    side = entropy_model.side(z_hat)
+                    walked = entropy_model.walk(side, lambda pick, mean, scale: mean.round() + mean)
+                    seen.append([side, *walked])
+            for one, two in zip(*seen, strict=True):
+                assert torch.equal(one, two)
+    finally:
+        torch.set_num_threads(threads)

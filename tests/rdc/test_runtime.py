@@ -84,6 +84,49 @@ def test_time_outside_the_networks_is_entropy_coding(codec: Codec, monkeypatch: 
     assert timing.decode.entropy_ms.median >= 80
 
 
+MODELS_IN_STEPS: dict[str, tuple[dict[str, Any], int]] = {
+    # Steps on the 4 x 4 latent of 64 x 64 pixels.
+    "joint_autoregressive": ({}, 4 * 3 + 1),
+    "charm": ({"slices": 4, "support": 2, "widths": [8, 8]}, 3),
+    "space_channel": ({"context_widths": [8, 8]}, 10),
+}
+
+
+@pytest.mark.parametrize("name", MODELS_IN_STEPS)
+def test_coding_between_the_steps_of_a_context_is_no_network(
+    name: str, make_trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rdc.models.layers import coding
+
+    params, steps = MODELS_IN_STEPS[name]
+    spec, _ = make_trial(model={"entropy_model": {"name": name, **params}})
+    torch.manual_seed(0)
+    codec = build(spec.model)
+    codec.update(force=True, update_quantiles=True)
+    x = torch.rand(1, 3, 64, 64)
+    plain = measure(codec, x, repeats=2)
+    read, to_symbols = coding.StreamDecoder.read, coding.to_symbols
+    reads: list[None] = []
+
+    def slow_read(*arguments: Any) -> Any:
+        reads.append(None)
+        time.sleep(0.2 / steps)
+        return read(*arguments)
+
+    def slow_to_symbols(*arguments: Any) -> Any:
+        time.sleep(0.2 / steps)
+        return to_symbols(*arguments)
+
+    monkeypatch.setattr(coding.StreamDecoder, "read", slow_read)
+    monkeypatch.setattr(coding, "to_symbols", slow_to_symbols)
+    slow = measure(codec, x, repeats=2)
+    assert len(reads) == 3 * steps
+    for before, after in ((plain.encode, slow.encode), (plain.decode, slow.decode)):
+        assert after.entropy_ms.median >= 200
+        assert after.network_ms.median <= before.network_ms.median + 100
+        assert set(after.parts_ms) >= {"h_s", "context"}
+
+
 def test_a_slow_codec_gets_fewer_repeats_but_at_least_three(codec: Codec) -> None:
     slow_down(codec.g_s[0], 0.02)  # type: ignore[index]
     assert measure(codec, torch.rand(1, 3, 64, 64), repeats=50, budget_s=0.0).repeats == 3

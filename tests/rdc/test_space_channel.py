@@ -18,7 +18,6 @@ from rdc.checkpoint import load_compressai_state_dict
 from rdc.complexity import count, fvcore_macs, measure, on_meta
 from rdc.errors import UserError
 from rdc.models.codec import build
-from rdc.models.layers import coding
 from rdc.models.layers.checkerboard import CheckerboardConv, anchors, board, others
 from rdc.models.layers.graph import reference_graph
 from rdc.models.layers.hyperprior import Pick, dry
@@ -200,27 +199,10 @@ def test_no_symbol_depends_on_itself_or_later_ones(model: Stepwise, group: int, 
             assert not torch.equal(one[:, last:], two[:, last:])
 
 
-@pytest.mark.parametrize("preset", ["elic", "rdc_d"])
-@torch.no_grad()
-def test_threads_change_no_sum_at_published_widths(preset: str) -> None:
-    """Each on one thread at a time; at these sizes, 1x1 layers on two threads add in another order."""
-    config = conf.compose([f"model={preset}"])
-    model = build(parse_model({group: config[group] for group in (*COMPONENT_GROUPS, "depth")})).entropy_model
-    model.eval()
-    threads = torch.get_num_threads()
-    try:
-        for size in ((2, 3), (3, 5)):
-            z_hat = torch.randn(1, model.entropy_bottleneck.channels, *size).round()
-            seen = []
-            for torch_threads in (1, 2):
-                torch.set_num_threads(torch_threads)
-                with coding.reproducible():
-                    side = model.side(z_hat)
-                    seen.append([side, *model.walk(side, lambda pick, mean, scale: mean.round() + mean)])
-            for one, two in zip(*seen, strict=True):
-                assert torch.equal(one, two)
-    finally:
-        torch.set_num_threads(threads)
+def test_a_side_of_as_many_channels_as_the_latent_is_not_taken_for_scales_alone() -> None:
+    """Twice the last stage's 10 is the latent's 20: h_s's open widths are M and 3M/2 as everywhere else."""
+    h_s = on_meta(spec(10, 20)).entropy_model.h_s
+    assert [layer.out_channels for layer in h_s if hasattr(layer, "out_channels")] == [20, 30, 20]
 
 
 def test_two_steps_per_group(model: Stepwise) -> None:
@@ -318,6 +300,7 @@ def test_high_learning_rates_do_not_blow_up(quantiser: str) -> None:
         ({"latent_channels": 4}, r"latent_channels=4: entropy_model=space_channel needs at least 5"),
         ({"context_widths": [0, 8]}, r"context_widths=\[0, 8\], side_channels=None: every width"),
         ({"side_channels": -1}, r"side_channels=-1: every width"),
+        ({"side_channels": 0}, r"side_channels=0: every width must be at least 1"),
         ({"prior_filters": []}, r"prior_filters=\[\]: needs at least one width"),
     ],
 )

@@ -8,9 +8,9 @@ from rdc.models.codec import build
 from rdc.models.layers.wavelet import COLOURS, HAAR, PIXEL_VARIANCE, Band, _split, start_as_wavelet
 from rdc.models.transform import conv
 from rdc.spec import Depth, ModelSpec, component
+from tests.rdc.shared import psnr_db, smooth_image
 
-REFUSAL = r"transform=conv has no strided 5x5 layers .* use budget\.initialisation=random"
-DIRECTIONS = ((1, 2), (2, 1), (1, 1))
+REFUSAL = r"transform=conv has no strided layers .* use budget\.initialisation=random"
 
 
 def make_spec(entropy_model: str = "mean_scale_hyperprior", *, channels: int, latent: int) -> ModelSpec:
@@ -22,21 +22,6 @@ def make_spec(entropy_model: str = "mean_scale_hyperprior", *, channels: int, la
         gating=component("gating", "none").Params(),
         rate_control=component("rate_control", "none").Params(),
     )
-
-
-def smooth_image(side_px: int = 128) -> torch.Tensor:
-    """Slow colour waves with an edge, (1, 3, side, side): what a low-pass pyramid keeps."""
-    at = torch.arange(side_px) / side_px
-    waves = [
-        0.5 + 0.3 * torch.sin(2 * torch.pi * (a * at[:, None] + b * at)) for a, b in ((1, 2), (2, 1), (1, 1))
-    ]
-    x = torch.stack(waves)
-    x[:, :, side_px // 2 :] *= 0.8
-    return x[None]
-
-
-def psnr_db(x: torch.Tensor, x_hat: torch.Tensor) -> float:
-    return float(-10 * torch.log10((x - x_hat).square().mean()))
 
 
 def test_haar_and_colours_are_orthogonal() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ import conf
 from rdc.complexity import measure
 from rdc.configured import model_of
 from rdc.errors import UserError
-from rdc.spec import COMPONENT_GROUPS, ModelSpec, arch_id, component, component_names, parse_model, to_plain
+from rdc.spec import ModelSpec, arch_id, parse_model, to_plain
 from rdc.width import apportioned, scale, scaled_width
+from tests.rdc.shared import legal_combinations
 
 PRESETS = sorted(path.stem for path in (Path(conf.__file__).parent / "model").glob("*.yaml"))
 FACTORS = st.floats(0.1, 2.0)
@@ -30,18 +30,7 @@ def preset(name: str) -> ModelSpec:
 
 @functools.cache
 def legal_models() -> list[ModelSpec]:
-    """Every combination of components that they themselves allow, with their defaults."""
-    models = []
-    for names in itertools.product(*(component_names(group) for group in COMPONENT_GROUPS)):
-        config: dict[str, Any] = {
-            group: {"name": name} for group, name in zip(COMPONENT_GROUPS, names, strict=True)
-        }
-        depth = getattr(component("transform", names[0]), "EXAMPLE_DEPTH", DEPTH)
-        try:
-            models.append(parse_model({**config, "depth": depth}))
-        except UserError:
-            continue
-    return models
+    return [parse_model(config) for config in legal_combinations(DEPTH).values()]
 
 
 def numbers(value: Any) -> list[int]:
@@ -109,6 +98,18 @@ def test_elics_groups_at_a_quarter() -> None:
     assert apportioned((16, 16, 32, 64, 192), 80) == (4, 4, 8, 16, 48)
     # Nearest to 2.4, 2.4, 4.8, 9.6 and 28.8: neither small nor large groups are favoured.
     assert apportioned((16, 16, 32, 64, 192), 48) == (2, 2, 5, 10, 29)
+
+
+@settings(deadline=None)  # the first example composes the preset
+@given(FACTORS)
+def test_a_scaled_elic_keeps_the_proportions_of_its_groups(factor: float) -> None:
+    # Its latent goes to multiples of 10, even ones of its five groups, and is cut in the published shares.
+    latent_channels = scale(preset("elic"), factor).depth.latent_channels
+    assert latent_channels % 10 == 0
+    assert abs(latent_channels - 320 * factor) <= 5.001
+    groups = apportioned((16, 16, 32, 64, 192), latent_channels)
+    for group, share in zip(groups, (16, 16, 32, 64, 192), strict=True):
+        assert abs(group - share * latent_channels / 320) < 1
 
 
 @pytest.mark.parametrize("name", PRESETS)

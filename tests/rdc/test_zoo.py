@@ -21,26 +21,11 @@ from rdc.configured import model_of, zoo_of
 from rdc.errors import UserError
 from rdc.files import read_json
 from rdc.models.codec import Codec, build
-from rdc.spec import ExternalWeights, TrialSpec, parse, parse_model, parse_trial, to_plain
+from rdc.spec import ExternalWeights, TrialSpec, parse, parse_trial, to_plain
 from rdc.trial import run_trial
 from rdc.zoo import ARCHITECTURES, LMBDAS, ZooModel, external_weights, load_external
 
 IN_THE_ZOO = [name for name in ARCHITECTURES if name in compressai.zoo.image.cfgs]
-CLASSES = {
-    "bmshj2018-hyperprior": compressai.models.ScaleHyperprior,
-    "mbt2018-mean": compressai.models.MeanScaleHyperprior,
-    "mbt2018": compressai.models.JointAutoregressiveHierarchicalPriors,
-    "cheng2020-anchor": compressai.models.Cheng2020Anchor,
-    "cheng2020-attn": compressai.models.Cheng2020Attention,
-}
-N = 12
-
-
-def theirs(name: str, *widths: int) -> Any:
-    torch.manual_seed(0)
-    model = CLASSES[name](*widths)
-    model.update(force=True)
-    return model.eval()
 
 
 def asked(name: str, quality: int, checkpoint: Path | None = None) -> dict[str, Any]:
@@ -61,7 +46,7 @@ def weights_of(config: dict[str, Any]) -> ExternalWeights:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """mbt2018-mean of quality 1 to 4 with random weights, as CompressAI's training script saves it."""
     path = tmp_path_factory.mktemp("zoo") / "checkpoint_best_loss.pth.tar"
-    model = CLASSES["mbt2018-mean"](128, 192)
+    model = compressai.models.MeanScaleHyperprior(128, 192)
     optimizer = torch.optim.Adam([torch.zeros(2, requires_grad=True)])
     extra = {"epoch": 3, "loss": torch.tensor(1.5), "optimizer": optimizer.state_dict()}
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "min")
@@ -79,30 +64,46 @@ def test_qualities_and_widths_are_the_zoos(name: str) -> None:
         ZooModel(name=name, quality=qualities + 1)
 
 
-@pytest.mark.parametrize("name", ["cheng2020-anchor", "cheng2020-attn"])
-def test_cheng2020_is_compressais(name: str) -> None:
-    reference = theirs(name, N)
-    groups = ARCHITECTURES[name].groups(1)
-    groups["depth"] = {"channels": [N] * 3, "latent_channels": N}
-    codec = build(parse_model(groups)).eval()
-    load_compressai_state_dict(codec, reference.state_dict())
-    x = torch.rand(1, 3, 64, 128, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        y = reference.g_a(x)
-        z = reference.h_a(y)
-        for part, mine, into in (
-            (reference.g_a, codec.g_a, x),
-            (reference.g_s, codec.g_s, y),
-            (reference.h_a, codec.entropy_model.h_a, y),
-            (reference.h_s, codec.entropy_model.h_s, z.round()),
-        ):
-            expected = part(into)
-            assert (mine(into) - expected).abs().max() <= 1e-5 * max(1.0, float(expected.abs().max()))
-        coded = reference.compress(x)
-        x_hat = reference.decompress(coded["strings"], coded["shape"])["x_hat"]
-        own = codec.compress(x)
-        decoded = codec.decompress(own["strings"], own["shape"], own["size"], own["symbols_crc32"])
-    assert (decoded["x_hat"] - x_hat).abs().max() <= 1e-4
+def zoo_files() -> list[tuple[str, str, int, str]]:
+    """(name, metric, quality, file name) of all that its zoo serves."""
+    return [
+        (name, metric, quality, url.rpartition("/")[2])
+        for name, metrics in compressai.zoo.image.model_urls.items()
+        for metric, qualities in metrics.items()
+        for quality, url in qualities.items()
+    ]
+
+
+def test_a_file_of_the_zoo_says_what_it_is() -> None:
+    files = zoo_files()
+    assert len(files) >= 80
+    for name, metric, quality, file_name in files:
+        message = rf"={file_name}: is quality {quality} of {name}\S* by its name, not compressai\.name="
+        if name not in ARCHITECTURES:
+            with pytest.raises(UserError, match=message):
+                ZooModel(name="bmshj2018-hyperprior", quality=quality, checkpoint=file_name)
+            continue
+        lmbda = 9.5 if metric == "ms-ssim" else None
+        right = ZooModel(name=name, quality=quality, checkpoint=f"~/zoo/{file_name}", lmbda=lmbda)
+        for other in ({"quality": quality % 6 + 1}, {"name": "elic2022-official"}):
+            with pytest.raises(UserError, match=message):
+                dataclasses.replace(right, **other)
+        if metric == "ms-ssim":
+            with pytest.raises(UserError, match=rf"{file_name}: was trained for MS-SSIM by its name"):
+                dataclasses.replace(right, lmbda=None)
+
+
+@pytest.mark.parametrize("file_name", ["mbt2018-mean-1.pth.tar", "mbt2018-1-e522738d.pth", "mbt2018-1.pth"])
+def test_names_in_the_zoos_manner_are_believed_too(file_name: str) -> None:
+    message = r"is quality 1 of mbt2018.*, not compressai\.name=mbt2018-mean compressai\.quality=4"
+    with pytest.raises(UserError, match=message) as caught:
+        model_of(asked("mbt2018-mean", 4, Path("/x") / file_name))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file_name", ["best.pth.tar", "my-mbt2018-mean-1.pth.tar", "mbt2018-mean-12.pth"])
+def test_other_file_names_say_nothing(file_name: str) -> None:
+    assert ZooModel(name="mbt2018-mean", quality=4, checkpoint=file_name).trade_off == 0.013
 
 
 def test_files_of_the_zoo_and_of_the_training_script_are_read(checkpoint: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ changes of Minnen & Johnston, "Advancing the Rate-Distortion-Computation Frontie
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any, Literal
 
@@ -13,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from rdc.errors import UserError
+from rdc.models.layers import coding
 from rdc.models.layers.conv import conv
 from rdc.models.layers.hyperprior import (
     arguments,
     channels_of,
     check_prior_filters,
-    exact,
     start_bias,
     synthesis,
 )
@@ -127,6 +128,8 @@ class SliceContext(Context):
         super().__init__()
         channels = latent_channels // params.slices
         self.channels, self.side = channels, params.side
+        # Sums of 1x1 layers depend on the number of threads; the other kernels' do not (coding.exact).
+        self.exactly = coding.exact if 1 in params.kernels else contextlib.nullcontext
         self.support = params.support or params.slices
         last = min(self.support, params.slices - 1)
         self.steps = [*((i, i + 1) for i in range(last)), (last, params.slices)]
@@ -141,8 +144,12 @@ class SliceContext(Context):
 
     def forward(self, state: State, q: Tensor | None) -> Step | None:
         """state.side: (B, 2M, h, w), for the scales first. q: (B, channels of the step, h, w)."""
+        with self.exactly():
+            return self._next(state, q)
+
+    def _next(self, state: State, q: Tensor | None) -> Step | None:
         if q is None:
-            with exact(self.training):
+            with coding.exact():
                 state.side = self.project(state.side) if self.side == "projected" else state.side
         else:
             first, last = self.steps[state.step - 1]
@@ -199,8 +206,9 @@ def build(spec: ModelSpec) -> Stepwise:
     if params.hyper == "shared":
         options = arguments(spec, 2 * latent_channels)
     else:
-        options = arguments(spec, latent_channels)
-        options["h_s"] = SeparateSyntheses(options["h_s"], synthesis(spec, latent_channels))
+        options = arguments(spec, latent_channels, one_per_symbol=True)
+        for_means = synthesis(spec, latent_channels, one_per_symbol=True)
+        options["h_s"] = SeparateSyntheses(options["h_s"], for_means)
     model = Stepwise(SliceContext(params, latent_channels), **options)
     model.start_scales(torch.ones(latent_channels))
     return model

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Generator
 from typing import Any, Literal
 
 import torch
@@ -26,7 +27,11 @@ from rdc.models.layers.hyperprior import (
     dry,
     start_bias,
 )
+from rdc.models.layers.stepwise import Step
 from rdc.spec import ModelSpec
+
+# Gives the steps of a walk one by one, takes the values decoded in each, and ends in the whole latent.
+Diagonals = Generator[Step, Tensor | None, Walked]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +82,7 @@ class MaskedConv(nn.Conv2d):
         return taps.permute(2, 1, 0).flatten(0, 1)
 
 
-class Context(nn.Module):
+class MaskedContext(nn.Module):
     """The networks that turn decoded neighbours and h_s's output into scale and mean of each symbol.
 
     channels: M, those of y. The three 1x1 layers have 10/3 M, 8/3 M and 2 M outputs, scales first.
@@ -96,21 +101,29 @@ class Context(nn.Module):
             conv(second, 2 * channels, kernel=1, stride=1),
         )
 
-    def forward(self, side: Tensor, source: Tensor | Visit) -> Walked:
-        """side: (B, 2 M, h, w), what h_s gives.
+    def forward(self, source: Tensor | Diagonals, values: Tensor | None) -> Walked | Step:
+        """One dense pass, or one step of a walk.
 
-        source: the whole y_hat (B, M, h, w), for one dense pass; or what to do with mean and scale of the
-        symbols that can be coded next, for B = 1.
+        Dense: source is (B, 2 M, h, w), what h_s gives; values are the whole y_hat, (B, M, h, w).
+        Step: source is what `diagonals` gave; values are those decoded in the step before, (positions, M),
+        none before the first. Gives the next step, or the whole latent after the last one.
         """
         if isinstance(source, Tensor):
-            side = torch.cat((side, self.context_prediction(source)), 1)
-            scale, mean = self.entropy_parameters(side).chunk(2, 1)
-            return Walked(source, mean, scale)
-        with torch.no_grad(), coding.one_thread():
-            return self._in_steps(side, source)
+            assert values is not None, "a dense pass sees every value"
+            parameters = self.entropy_parameters(torch.cat((source, self.context_prediction(values)), 1))
+            scale, mean = parameters.chunk(2, 1)
+            return Walked(values, mean, scale)
+        try:
+            return source.send(values)
+        except StopIteration as done:
+            walked: Walked = done.value
+            return walked
 
-    def _in_steps(self, side: Tensor, visit: Visit) -> Walked:
-        """One front after the other, as products with the 12 taps that the mask leaves of 25."""
+    def diagonals(self, side: Tensor) -> Diagonals:
+        """A walk through one latent, front after front, as products with the 12 taps left of 25 by the mask.
+
+        side: (1, 2 M, h, w). Nothing is computed before `forward` is called with it.
+        """
         _, _, height, width = side.shape
         order = wavefront.order(height, width).to(side.device)
         taps, bias = self.context_prediction.as_matrix(), _bias(self.context_prediction)
@@ -131,10 +144,26 @@ class Context(nn.Module):
             parameters.append(torch.addmm(bias_3, hidden, third))
             scale, mean = parameters[-1].chunk(2, 1)
             pick = functools.partial(_in_order, positions=order[front.span])
-            canvas.write(front, visit(pick, mean, scale))
+            values = yield Step(pick, mean, scale)
+            assert values is not None, "a front is decoded before the next one"
+            canvas.write(front, values)
         whole = torch.cat(parameters).index_select(0, wavefront.rank(height, width).to(side.device))
         scale, mean = whole.t().reshape(1, -1, height, width).chunk(2, 1)
         return Walked(canvas.latent(), mean, scale)
+
+
+def along_diagonals(context: MaskedContext, side: Tensor, visit: Visit) -> Walked:
+    """One front after the other, coded outside of the context's calls: their time is that of networks alone.
+
+    side: (1, 2 M, h, w), what h_s gives. visit: sees each front as (positions, M).
+    """
+    with torch.no_grad(), coding.one_thread():
+        walk = context.diagonals(side)
+        found = context(walk, None)
+        while isinstance(found, Step):
+            found = context(walk, visit(*found))
+        walked: Walked = found
+        return walked
 
 
 class JointAutoregressive(Hyperprior):
@@ -145,16 +174,14 @@ class JointAutoregressive(Hyperprior):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.context = Context(self.latent_channels)
+        self.context = MaskedContext(self.latent_channels)
 
     def walk(self, side: Tensor, visit: Visit) -> Walked:
         """One wavefront after the other; each step is (positions, latent_channels)."""
-        walked: Walked
         if visit is dry and is_reference():
-            walked = self.context(side, side.new_zeros(1, self.latent_channels, *side.shape[2:]))
-        else:
-            walked = self.context(side, visit)
-        return walked
+            dense: Walked = self.context(side, side.new_zeros(1, self.latent_channels, *side.shape[2:]))
+            return dense
+        return along_diagonals(self.context, side, visit)
 
     def estimate_y(self, y: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
         """In training one dense pass over noisy or plainly rounded values, instead of a walk."""

@@ -42,6 +42,6 @@ class ScaleHyperprior(OneStep):
 
 def build(spec: ModelSpec) -> ScaleHyperprior:
     """The entropy model of a spec, with its hyper transforms."""
-    model = ScaleHyperprior(**arguments(spec, spec.depth.latent_channels))
+    model = ScaleHyperprior(**arguments(spec, spec.depth.latent_channels, one_per_symbol=True))
     model.start_scales(torch.ones(spec.depth.latent_channels))
     return model

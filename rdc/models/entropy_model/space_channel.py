@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rdc.errors import UserError
+from rdc.models.layers import coding
 from rdc.models.layers.checkerboard import CheckerboardConv, anchors, board, others
 from rdc.models.layers.conv import conv
 from rdc.models.layers.graph import is_reference
-from rdc.models.layers.hyperprior import Pick, arguments, check_prior_filters, exact, start_bias
+from rdc.models.layers.hyperprior import Pick, arguments, check_prior_filters, start_bias
 from rdc.models.layers.stepwise import Context, State, Step, Stepwise
 from rdc.spec import Depth, ModelSpec, component
 from rdc.width import apportioned, scaled_width, scaled_widths
@@ -54,7 +55,7 @@ class Params:
                 f"entropy_model.groups={list(self.groups)}: must be positive and sum to "
                 f"depth.latent_channels={latent_channels}"
             )
-        widths = (*self.context_widths, self.side_channels or 1)
+        widths = (*self.context_widths, 1 if self.side_channels is None else self.side_channels)
         if min(widths) < 1:
             raise UserError(
                 f"entropy_model.context_widths={list(self.context_widths)}, side_channels="
@@ -102,7 +103,7 @@ class Group(nn.Module):
     def gaussians(self, known: Tensor, spatial: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(mean, scale). known: channel context and side information; spatial is null for anchors."""
         first, *rest = self.aggregate
-        with exact(self.training):
+        with coding.exact():
             if spatial is None:
                 # As with a spatial context of zeros, without multiplying them.
                 out = F.conv2d(known, first.weight[:, 2 * self.channels :], first.bias)  # type: ignore[arg-type, index]
@@ -179,7 +180,7 @@ class SpaceChannelContext(Context):
         kept: Halves = state.pending
         assert q is not None, "the anchors are decoded before the others"
         kept.q = q
-        with exact(self.training):
+        with coding.exact():
             spatial = group.spatial(q)
         mean, scale = group.gaussians(kept.known, spatial)
         state.mean.append(board(kept.mean, mean))

@@ -43,8 +43,13 @@ def build_analysis(params: Params, depth: Depth) -> nn.Sequential:
     return _activated(*(conv(channels, channels, kernel=3, stride=stride) for stride in (1, 1, 2, 1, 2)))
 
 
-def build_synthesis(params: Params, depth: Depth, out_channels: int) -> nn.Sequential:
-    """h_s: (B, z channels, h, w) -> (B, out_channels, 4 h, 4 w)."""
+def build_synthesis(
+    params: Params, depth: Depth, out_channels: int, *, one_per_symbol: bool = False
+) -> nn.Sequential:
+    """h_s: (B, z channels, h, w) -> (B, out_channels, 4 h, 4 w).
+
+    one_per_symbol: changes nothing here, where every width follows from the latent's.
+    """
     channels, wide = depth.latent_channels, depth.latent_channels * 3 // 2
     return _activated(
         conv(channels, channels, kernel=3, stride=1),

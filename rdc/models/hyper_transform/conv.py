@@ -21,9 +21,9 @@ class Params:
 
     analysis_channels: widths of h_a's three layers, the last one being z; null: three times the last stage's
       width of the transform (depth.channels).
-    synthesis_channels: widths of h_s's first two layers; null: M and 3M/2 (M = depth.latent_channels) where
-      h_s gives mean and scale, as in mbt2018-mean; z's width twice where it gives the scale alone, as in
-      bmshj2018-hyperprior.
+    synthesis_channels: widths of h_s's first two layers; null: z's width twice where h_s gives one value per
+      symbol of y, as in bmshj2018-hyperprior; elsewhere M and 3M/2 (M = depth.latent_channels), as in
+      mbt2018-mean.
     activation: between the layers.
     z_bias: whether h_a's last layer has a bias.
     """
@@ -71,10 +71,15 @@ def build_analysis(params: Params, depth: Depth) -> nn.Sequential:
     )
 
 
-def build_synthesis(params: Params, depth: Depth, out_channels: int) -> nn.Sequential:
-    """h_s: (B, z channels, h, w) -> (B, out_channels, 4 h, 4 w)."""
+def build_synthesis(
+    params: Params, depth: Depth, out_channels: int, *, one_per_symbol: bool = False
+) -> nn.Sequential:
+    """h_s: (B, z channels, h, w) -> (B, out_channels, 4 h, 4 w).
+
+    one_per_symbol: these are the scale, or the mean, of each symbol of y and nothing else.
+    """
     z = analysis_channels(params, depth)[-1]
-    first, second = params.synthesis_channels or _default_synthesis(z, depth, out_channels)
+    first, second = params.synthesis_channels or _default_synthesis(z, depth, one_per_symbol=one_per_symbol)
     return nn.Sequential(
         deconv(z, first),
         _activation(params),
@@ -84,8 +89,8 @@ def build_synthesis(params: Params, depth: Depth, out_channels: int) -> nn.Seque
     )
 
 
-def _default_synthesis(z: int, depth: Depth, out_channels: int) -> tuple[int, int]:
-    if out_channels == depth.latent_channels:
+def _default_synthesis(z: int, depth: Depth, *, one_per_symbol: bool) -> tuple[int, int]:
+    if one_per_symbol:
         return z, z
     return depth.latent_channels, depth.latent_channels * 3 // 2
 

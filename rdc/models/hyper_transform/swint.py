@@ -59,8 +59,13 @@ def build_analysis(params: Params, depth: Depth) -> nn.Sequential:
     )
 
 
-def build_synthesis(params: Params, depth: Depth, out_channels: int) -> nn.Sequential:
-    """h_s: (B, z channels, h, w) -> (B, out_channels, 4 h, 4 w); the mirror image of h_a."""
+def build_synthesis(
+    params: Params, depth: Depth, out_channels: int, *, one_per_symbol: bool = False
+) -> nn.Sequential:
+    """h_s: (B, z channels, h, w) -> (B, out_channels, 4 h, 4 w); the mirror image of h_a.
+
+    one_per_symbol: changes nothing here, where no width is left open.
+    """
     first, second = params.channels
     last = Split(first, out_channels)
     with torch.no_grad():  # a norm before it would let the first predictions vary by 1 whatever z is

@@ -22,9 +22,9 @@ def conv(
 def deconv(in_channels: int, out_channels: int, *, kernel: int = 5, stride: int = 2) -> nn.ConvTranspose2d:
     """(B, in, H, W) -> (B, out, H * stride, W * stride), exactly.
 
-    Left to the library: its equal rewrites (four convolutions of stride 1, one per position of an output
-    pixel in its 2x2 block; or a 3x3 and a pixel shuffle, as in ImageDeconv) took 1.2 to 2.9 times as long
-    for 16 to 256 output channels. 5x5, channels last, one AVX-512 core, fp32 and bf16, forward and training.
+    Left to the library: its equal rewrites take longer on a CPU (benchmarks/deconv.py). Four convolutions of
+    stride 1, one per position of an output pixel in its 2x2 block, took 1.0 to 1.4 times, a 3x3 convolution
+    and a pixel shuffle, as in ImageDeconv, 1.2 to 1.9 times as long for 128 and 192 output channels.
     """
     layer = nn.ConvTranspose2d(
         in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, output_padding=stride - 1
@@ -38,7 +38,8 @@ class ImageDeconv(nn.ConvTranspose2d):
     """`deconv` with 5x5 kernels, computed as a 3x3 convolution to 4 x 3 channels and a pixel shuffle.
 
     Equal up to rounding (5e-6), with the same weights, for 1.44 times the multiply-accumulates. With three
-    output channels it is still faster: on a CPU half the forward and 0.75 of the training time in bf16.
+    output channels it is faster nevertheless: 0.4 to 0.5 of the library's time forward, 0.8 to 1.0 in
+    training (benchmarks/deconv.py, one CPU core, fp32 and bf16).
     """
 
     def __init__(self, in_channels: int) -> None:
@@ -61,6 +62,16 @@ class ImageDeconv(nn.ConvTranspose2d):
         """
         taps = F.pad(self.weight, (0, 1, 0, 1)).view(-1, 3, 3, 2, 3, 2).flip(2, 4)
         return taps.permute(1, 3, 5, 0, 2, 4).reshape(12, -1, 3, 3)
+
+
+def convolutions_of(g_a: nn.Module, g_s: nn.Module) -> tuple[list[nn.Conv2d], list[nn.ConvTranspose2d]]:
+    """The layers of stride 2 of two transforms that are plain sequences of such and of others.
+
+    Both in encoder order.
+    """
+    convs = [m for m in g_a.children() if isinstance(m, nn.Conv2d)]
+    deconvs = [m for m in g_s.children() if isinstance(m, nn.ConvTranspose2d)]
+    return convs, deconvs[::-1]
 
 
 class ResidualConv(nn.Module):

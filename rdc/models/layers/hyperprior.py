@@ -7,9 +7,7 @@ of operations all take the same walk and differ in what they do at each step.
 from __future__ import annotations
 
 import abc
-import contextlib
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -111,7 +109,7 @@ class Hyperprior(nn.Module, abc.ABC):
 
     def side(self, z_hat: Tensor) -> Tensor:
         """h_s's output, in one memory format: another one may add in another order."""
-        with exact(self.training):
+        with coding.exact():
             side: Tensor = self.h_s(z_hat.contiguous())
         return side.contiguous()
 
@@ -309,16 +307,6 @@ class OneStep(Hyperprior):
         start_bias(self.h_s, scales)
 
 
-def exact(training: bool) -> AbstractContextManager[None]:
-    """For layers whose CPU kernels add in an order that depends on the number of threads; not in training.
-
-    Measured with torch 2.15 at published widths: 1x1 and transposed convolutions, linear layers, and the 3x3
-    convolution of a small chessboard do at some sizes. 3x3 and 5x5 convolutions of slices and groups, where
-    the work is, gave the same sums with 1 to 4 threads at every size tried.
-    """
-    return contextlib.nullcontext() if training else coding.one_thread()
-
-
 @torch.no_grad()
 def start_bias(net: nn.Module, values: Tensor) -> None:
     """Let the first output channels of a network start from these values, by its last layer.
@@ -333,13 +321,13 @@ def start_bias(net: nn.Module, values: Tensor) -> None:
     last.bias[: len(values)] = values
 
 
-def arguments(spec: ModelSpec, side_channels: int) -> dict[str, Any]:
-    """What `Hyperprior` takes from a spec; side_channels: of h_s's output."""
+def arguments(spec: ModelSpec, side_channels: int, *, one_per_symbol: bool = False) -> dict[str, Any]:
+    """What `Hyperprior` takes from a spec; side_channels, one_per_symbol: see `synthesis`."""
     params, depth, hyper_params = spec.entropy_model, spec.depth, spec.hyper_transform
     hyper = component("hyper_transform", hyper_params.name)
     return {
         "h_a": hyper.build_analysis(hyper_params, depth),
-        "h_s": synthesis(spec, side_channels),
+        "h_s": synthesis(spec, side_channels, one_per_symbol=one_per_symbol),
         "z_channels": hyper.analysis_channels(hyper_params, depth)[-1],
         "latent_channels": depth.latent_channels,
         "quantiser": params.quantiser,
@@ -348,10 +336,16 @@ def arguments(spec: ModelSpec, side_channels: int) -> dict[str, Any]:
     }
 
 
-def synthesis(spec: ModelSpec, side_channels: int) -> nn.Module:
-    """A fresh h_s with this many outputs."""
+def synthesis(spec: ModelSpec, side_channels: int, *, one_per_symbol: bool = False) -> nn.Module:
+    """A fresh h_s with this many outputs.
+
+    one_per_symbol: they are the scale, or the mean, of each symbol of y and nothing else, which may decide
+    widths that the spec leaves open.
+    """
     hyper = component("hyper_transform", spec.hyper_transform.name)
-    h_s: nn.Module = hyper.build_synthesis(spec.hyper_transform, spec.depth, side_channels)
+    h_s: nn.Module = hyper.build_synthesis(
+        spec.hyper_transform, spec.depth, side_channels, one_per_symbol=one_per_symbol
+    )
     return h_s
 
 

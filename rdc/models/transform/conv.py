@@ -8,13 +8,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from rdc.models.layers.conv import ImageDeconv, ResidualConv, conv, deconv
+from rdc.models.layers.conv import ImageDeconv, ResidualConv, conv, convolutions_of, deconv
 from rdc.models.layers.gdn import GDN
 from rdc.models.layers.stages import check_stages
 from rdc.spec import Depth
 
 STRIDE = 16  # pixels of x per position of y, in each direction
 STAGES = 3  # normalised stages; a fourth convolution makes y
+strided_layers = convolutions_of  # what a wavelet start overwrites
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,13 +63,6 @@ def image_deconv(in_channels: int) -> ImageDeconv:
     with torch.no_grad():
         last.weight.mul_(0.1)
     return last
-
-
-def strided_layers(g_a: nn.Module, g_s: nn.Module) -> tuple[list[nn.Conv2d], list[nn.ConvTranspose2d]]:
-    """The 5x5 layers of stride 2 of both transforms, in encoder order: what a wavelet start overwrites."""
-    convs = [m for m in g_a.children() if isinstance(m, nn.Conv2d)]
-    deconvs = [m for m in g_s.children() if isinstance(m, nn.ConvTranspose2d)]
-    return convs, deconvs[::-1]
 
 
 def _norm(params: Params, channels: int, *, inverse: bool = False) -> GDN:

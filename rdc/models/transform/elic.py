@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import nn
 
 from rdc.errors import UserError
-from rdc.models.layers.conv import conv, deconv
+from rdc.models.layers.conv import conv, convolutions_of, deconv
 from rdc.models.layers.residual import Attention, ResidualUnit
 from rdc.models.layers.stages import check_stages
 from rdc.models.transform.conv import image_deconv
@@ -16,6 +16,7 @@ from rdc.spec import Depth
 
 STRIDE = 16  # pixels of x per position of y, in each direction
 STAGES = 3  # a fourth convolution makes y
+strided_layers = convolutions_of  # what a wavelet start overwrites
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,13 +66,6 @@ def build_synthesis(params: Params, depth: Depth) -> nn.Sequential:
         layers += [ResidualUnit(channels) for _ in range(depth.layers[stage])]
         width = channels
     return nn.Sequential(*layers, image_deconv(width))
-
-
-def strided_layers(g_a: nn.Module, g_s: nn.Module) -> tuple[list[nn.Conv2d], list[nn.ConvTranspose2d]]:
-    """The 5x5 layers of stride 2 of both transforms, in encoder order: what a wavelet start overwrites."""
-    convs = [m for m in g_a.children() if isinstance(m, nn.Conv2d)]
-    deconvs = [m for m in g_s.children() if isinstance(m, nn.ConvTranspose2d)]
-    return convs, deconvs[::-1]
 
 
 def _attention(params: Params, channels: int) -> Attention:
