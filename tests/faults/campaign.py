@@ -52,14 +52,10 @@ SWEEP = [
     "space.axes={depth.latent_channels:[8,12],entropy_model:[scale_hyperprior,mean_scale_hyperprior]}",
     "lmbdas=[0.01,0.02]",
 ]
-TIME_FIELDS = {
-    "wall_s",
-    "started_at",
-    "ended_at",
-    "resumed_at_steps",
-    "attempt",
-    "peak_memory_mb",
-    "checksum",
+# What tells how a trial ran, and not what came out. The program itself may be edited during a long campaign.
+OF_THE_RUN = {
+    *("wall_s", "started_at", "ended_at", "resumed_at_steps", "attempt", "checksum"),
+    *("peak_memory_mb", "peak_reserved_mb", "device_memory_mb", "git_revision", "git_dirty"),
 }
 
 
@@ -200,8 +196,8 @@ class Campaign:
         runs = self._folder / "runs"
         expected, got = _results(runs / "undisturbed"), _results(runs / name)
         for spec_id, result in expected.items():
-            if (found := got.get(spec_id)) != result:
-                raise Violation(f"{name}: trial {spec_id} gives {found} and undisturbed {result}")
+            if different := _differences(result, got.get(spec_id)):
+                raise Violation(f"{name}: trial {spec_id} differs from the undisturbed one: {different}")
         if got.keys() != expected.keys():
             raise Violation(f"{name}: has trials {sorted(got)} and undisturbed {sorted(expected)}")
         for folder in (runs / name / "trials").iterdir():
@@ -223,8 +219,17 @@ def _results(folder: Path) -> dict[str, Any]:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _timeless(v) for key, v in value.items() if key not in TIME_FIELDS}
+        return {key: _timeless(v) for key, v in value.items() if key not in OF_THE_RUN}
     return [_timeless(v) for v in value] if isinstance(value, list) else value
+
+
+def _differences(one: Any, other: Any, where: str = "result") -> list[str]:
+    """The first leaves that are not equal."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = sorted(one.keys() | other.keys())
+        found = [_differences(one.get(key), other.get(key), f"{where}.{key}") for key in keys]
+        return [text for texts in found for text in texts][:5]
+    return [] if one == other else [f"{where}: {one} -> {other}"]
 
 
 def _write_images(folder: Path) -> None:
