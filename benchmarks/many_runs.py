@@ -37,7 +37,7 @@ class NoServer(Client):
     def is_active(self, run_id: str, experiment_id: str) -> bool:
         return True
 
-    def experiment(self, name: str, artifacts: Path | None, tags: Any) -> str:
+    def experiment(self, name: str, artifacts: Any, tags: Any) -> str:
         return "1"
 
     def runs_tagged(self, experiment_id: str, tags: Any, *, status: str = "") -> list[FoundRun]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from rdc.errors import UserError
@@ -28,10 +30,20 @@ def tracking_uri(configured: str | None, runs_dir: Path) -> str:
     return uri if path is None else f"sqlite:///{path}"
 
 
-def artifact_root(uri: str, configured: str | None, runs_dir: Path) -> Path | None:
-    """Where the artifacts of a database URI go; None if a server decides that by itself."""
+def artifact_root(uri: str, configured: str | None, runs_dir: Path) -> Path | str | None:
+    """Where the artifacts of a database URI go: a folder or an address; None if a server decides by itself.
+
+    UserError for an address with credentials: MLflow shows it to every reader.
+    """
     if scheme(uri) in SERVER_SCHEMES:
         return None
+    if configured and "://" in configured:
+        if redact(configured) != configured:
+            raise UserError(
+                f"tracking.artifacts={redact(configured)!r}: everybody would see its credentials in MLflow; "
+                "give them by the environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3"
+            )
+        return configured
     return Path(configured or runs_dir / "mlartifacts").resolve()
 
 
@@ -58,5 +70,15 @@ def server_name(uri: str) -> str:
 def redact(text: str) -> str:
     """The text without the credentials that an address in it may carry."""
     # A password may itself hold an "@", so everything up to the last one before the path goes.
-    text = re.sub(r"(\w[\w+.-]*://)[^/\s'\"]*@", r"\1***@", text)
+    # A path made of an address has one slash.
+    text = re.sub(r"(\w[\w+.-]*:/{1,3})[^/\s'\"]*@", r"\1***@", text)
     return re.sub(r"(?i)\b(\w*(?:password|passwd|pwd|token|secret))=[^&\s'\"]+", r"\1=***", text)
+
+
+def redact_tree(tree: Any) -> Any:
+    """The same of every text in what JSON can hold."""
+    if isinstance(tree, Mapping):
+        return {key: redact_tree(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [redact_tree(value) for value in tree]
+    return redact(tree) if isinstance(tree, str) else tree

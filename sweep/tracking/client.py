@@ -92,11 +92,11 @@ class Client:
             raise _sorted(error) from None
         self._mlflow = client
 
-    def experiment(self, name: str, artifacts: Path | None, tags: Mapping[str, str]) -> str:
+    def experiment(self, name: str, artifacts: Path | str | None, tags: Mapping[str, str]) -> str:
         """Its id; created if missing. artifacts: the root of its artifacts, None if the server decides."""
         found = self._call("get_experiment_by_name", name)
         if found is None:
-            location = artifacts.as_uri() if artifacts is not None else None
+            location = artifacts.as_uri() if isinstance(artifacts, Path) else artifacts
             try:
                 return str(self._call("create_experiment", name, artifact_location=location, tags=dict(tags)))
             except ServerError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,11 @@ class CurveReader:
         self._offset, self._tail = int(entry.get("offset", 0)), entry.get("tail", zlib.crc32(b""))
         self.rows: list[dict[str, Any]] = []
         self.points: list[Point] = []
-        if path.is_file() and path.stat().st_size != self._offset:
+        try:
+            size = os.stat(path).st_size
+        except OSError:
+            return
+        if size != self._offset:
             self._read(path)
 
     def place(self) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Mirror:
         client: Client,
         *,
         experiment: str,
-        artifacts: Path | None,
+        artifacts: Path | str | None,
         folder: Path,
         sweep: Mapping[str, Any],
         say: Callable[[str], None],

@@ -54,7 +54,8 @@ def public_copy(path: Path) -> str | None:
         if shown == tree:
             return None
         # Whoever reads the copy back checks it as it would the file.
-        return json.dumps(sealed(_unsealed(shown)) if CHECKSUM in shown else shown, indent=2)
+        shown = sealed(_unsealed(shown)) if CHECKSUM in shown else shown
+        return json.dumps(shown, indent=2, ensure_ascii=False)
     shown = public_text(text)
     return None if shown == text else shown
 

@@ -30,7 +30,7 @@ class SweepRuns:
         sweep: Mapping[str, Any],
         *,
         experiment: str,
-        artifacts: Path | None,
+        artifacts: Path | str | None,
     ) -> None:
         """experiment: its name; artifacts: their root, None if the server decides."""
         self._client = client

@@ -63,7 +63,9 @@ def check_tracking(config: Mapping[str, Any], runs_dir: Path) -> tuple[Settings,
         return None
     settings = parse(Settings, dict(config), where="tracking")
     require_mlflow()
-    return settings, tracking_uri(settings.uri, runs_dir)
+    uri = tracking_uri(settings.uri, runs_dir)
+    artifact_root(uri, settings.artifacts, runs_dir)
+    return settings, uri
 
 
 def open_tracker(

@@ -185,7 +185,7 @@ class Whole:
         # As the driver has closed it, with the end that what we were given lacks.
         record = self._folder / SWEEP_FILE
         sweep = read_json(record) if record.exists() else self._sweep
-        text = json.dumps(public_tree(sweep), indent=2)
+        text = json.dumps(public_tree(sweep), indent=2, ensure_ascii=False)
         if parent.get("sweep_crc32") != zlib.crc32(text.encode()):
             self._client.log_text(run_id, text, "sweep.json")
             parent["sweep_crc32"] = zlib.crc32(text.encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,12 +37,15 @@ def runs(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) 
     return folder
 
 
-def mirror_of(sweep: SyntheticSweep, said: list[str] | None = None) -> Mirror:
+def mirror_of(
+    sweep: SyntheticSweep, said: list[str] | None = None, record: dict[str, Any] | None = None
+) -> Mirror:
+    """record: what sweep.json says, if it is not the usual."""
     return Mirror(
         Client(f"sqlite:///{sweep.folder.parent}/mlflow.db", 10),
         experiment="rdc",
         artifacts=sweep.folder.parent / "mlartifacts",
         folder=sweep.folder,
-        sweep=sweep.sweep,
+        sweep=record or sweep.sweep,
         say=(said if said is not None else []).append,
     )
