@@ -147,6 +147,7 @@ class _Driver:
 
     def _run(self) -> tuple[SweepPlan, TrialSource]:
         data = choose_data(self._settings, self._say)
+        data.save(self._settings.folder)  # before any node is asked whether it sees these images
         precision = machines.known_precision(self._settings)
         planned = self._plan(data, precision) if precision else None
         if planned is not None and self._nothing_to_do(*planned):
@@ -172,7 +173,6 @@ class _Driver:
         plan = make_plan(self._config, self._settings, self._candidates, data, precision)
         for note in plan.notes:
             self._say(note)
-        data.save(plan.folder)
         plan, source = self._open_source(plan)
         self._sweep = write_sweep(plan, self._command, environment(resolve_device("cpu")))
         self._tracker = open_tracker(self._config["tracking"], plan.folder, self._sweep, self._say)
@@ -225,11 +225,12 @@ class _Driver:
         probes = {}
 
         def on_end(outcome: Outcome) -> None:
-            if outcome.error is not None:
-                raise UserError(f"workers cannot run: {outcome.error.kind}: {outcome.error.message}")
+            if (error := outcome.error) is not None:
+                what = "" if error.kind == UserError.__name__ else f"workers cannot run: {error.kind}: "
+                raise UserError(f"{what}{error.message}")
             probes[outcome.node] = outcome.value
 
-        self._run_jobs(machines.probe_jobs(nodes, self._entries.probe), on_end=on_end)
+        self._run_jobs(machines.probe_jobs(nodes, self._entries.probe, self._settings.folder), on_end=on_end)
         return probes
 
     def _precision_of(self, probes: Mapping[str, Mapping[str, Any]]) -> Precision:

@@ -145,6 +145,7 @@ class SweepPlan:
             budget_name=budget.name,
             device="cuda" if device == "cuda" else "cpu",
             threads=self.settings.cluster.cpus_per_trial,
+            processes=self.settings.cluster.processes_per_trial,
             validate_every=budget.validate_every,
             log_every=budget.log_every,
             checkpoint_every_s=budget.checkpoint_every_s,

@@ -69,9 +69,19 @@ class ClusterSettings:
                     f"cluster.gpus_per_trial={self.gpus_per_trial}: "
                     "must be a fraction up to 1, or a whole number"
                 )
+        if self.cpus_per_trial < self.processes_per_trial:
+            raise UserError(
+                f"cluster.gpus_per_trial={self.gpus_per_trial:g}: each GPU's process needs a processor; "
+                f"cluster.cpus_per_trial={self.cpus_per_trial} is too few"
+            )
         if self.deadline_s is not None:
             require_number("cluster.deadline_s", self.deadline_s, above=0)
         parse_walltime(self.walltime)
+
+    @property
+    def processes_per_trial(self) -> int:
+        """Several GPUs train one trial by a process each (rdc.ddp)."""
+        return max(1, int(self.gpus_per_trial or 1))
 
     @property
     def walltime_s(self) -> float | None:
