@@ -38,6 +38,12 @@ def test_a_checkpoint_is_one_trial_at_its_own_lmbda(checkpoint: Path) -> None:
     assert all(trial.spec.weights is None for trial in own)
 
 
-def test_a_checkpoint_of_something_else_is_refused_before_anything_starts(checkpoint: Path) -> None:
-    with pytest.raises(UserError, match=r"quality=7; it fits bmshj2018-hyperprior of quality 1 to 5"):
+def test_a_checkpoint_of_something_else_is_refused_before_anything_starts(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"is quality 3 of bmshj2018-hyperprior by its name"):
         plan_of([f"space.points=[{point(checkpoint, 7)}]"])
+    nameless = tmp_path / "mine.pth.tar"
+    nameless.symlink_to(checkpoint)
+    with pytest.raises(UserError, match=r"quality=7; it fits bmshj2018-hyperprior of quality 1 to 5"):
+        plan_of([f"space.points=[{point(nameless, 7)}]"])
