@@ -86,13 +86,15 @@ def test_a_second_time_changes_nothing(runs: Path, forgotten: bool) -> None:
     assert {run.info.run_id for run in server.runs()} == ids
 
 
-def test_a_deleted_run_comes_back_and_a_second_one_goes(runs: Path) -> None:
+def test_a_deleted_run_comes_back_and_a_second_one_goes(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweep.tracking.runs.COMPARED_ANYWAY", -1)  # as in a sweep of thousands
     sweep = logged_sweep(runs)
     server = server_of(sweep)
     wanted, children = server.content(), server.children()
     first, second = (children[sweep.trials[number]["spec_id"]] for number in (0, 1))
     server.client.delete_run(first.info.run_id)
-    server.client.create_run(second.info.experiment_id, tags=second.data.tags)
+    extra = server.client.create_run(second.info.experiment_id, tags=second.data.tags)
+    server.client.set_terminated(extra.info.run_id)
     assert sync(sweep.folder) == 0
     assert server.content() == wanted
     assert server.children()[second.data.tags["spec_id"]].info.run_id == second.info.run_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Mapping
@@ -11,10 +12,11 @@ from typing import Any
 import pytest
 
 from analysis.frontier import write_report
-from sweep.tracking import open_tracker
+from sweep.tracking import open_tracker, watch
 from sweep.tracking.client import Client, ServerError
 from sweep.tracking.mirror import Mirror
 from sweep.tracking.state import JOURNAL_FILE, STATE_FILE, State, read_state
+from tests.sweep.conftest import wait_until
 from tests.sweep.synthetic_sweep import SyntheticSweep
 from tests.sweep.tracking_fixtures import empty_database as empty_database
 from tests.sweep.tracking_fixtures import mirror_of
@@ -166,7 +168,56 @@ def test_after_a_killed_driver_the_next_one_leaves_nothing_running(runs: Path) -
     children = server.children()  # which asserts one run per trial
     statuses = [children[trial["spec_id"]].info.status for trial in sweep.trials[:3]]
     assert statuses == ["FINISHED", "KILLED", "KILLED"]
+    assert children[sweep.trials[2]["spec_id"]].data.tags["status"] == "interrupted"
     assert server.parent().info.status == "FINISHED"
+
+
+def test_a_run_that_a_slow_server_makes_late_does_not_stay(runs: Path) -> None:
+    sweep = SyntheticSweep(runs / "frontier", trials=1, steps=20)
+    sweep.write_curve(0)
+    mirror = mirror_of(sweep)
+    mirror.sync(None)
+    server = server_of(sweep)
+    (run,) = server.children().values()
+    server.client.create_run(run.info.experiment_id, tags=run.data.tags)
+    sweep.write_result(0)
+    mirror.sync("FINISHED")
+    (kept,) = server.children().values()
+    assert (kept.info.run_id, kept.info.status) == (run.info.run_id, "FINISHED")
+
+
+def test_in_a_large_sweep_what_changes_is_seen_at_the_next_look(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look takes some of all trials in turn, which in a small sweep are all of them."""
+    monkeypatch.setattr(watch, "IN_TURN", 0)
+    sweep = SyntheticSweep(runs / "frontier", trials=4, steps=40)
+    sweep.write_trial(0, status="failed")
+    sweep.write_trial(1, picture=False)
+    mirror = mirror_of(sweep)
+    mirror.sync(None)
+
+    def status(number: int) -> str:
+        mirror.sync(None)
+        run = server_of(sweep).children().get(sweep.trials[number]["spec_id"])
+        return "" if run is None else str(run.data.tags["status"])
+
+    sweep.write_curve(2, last_step=20)
+    assert wait_until(lambda: status(2) == "running", limit_s=30), "a new folder"
+    sweep.write_curve(2, first_step=20)
+    sweep.write_result(2)
+    assert status(2) == "ok", "a trial that was running"
+    sweep.write_result(0)
+    assert status(0) == "ok", "one that had failed"
+    sweep.write_result(1, status="rate_mismatch")
+    assert status(1) == "ok", "nobody expects that"
+    with open(sweep.folder / "jobs.jsonl", "a") as file:
+        file.write(json.dumps({"kind": "trial", "job": sweep.trials[1]["spec_id"]}) + "\n")
+    assert status(1) == "rate_mismatch", "the driver has seen its job ending"
+    sweep.write_timing(2)
+    mirror.sync(None)
+    metrics = server_of(sweep).children()[sweep.trials[2]["spec_id"]].data.metrics
+    assert "time/dec_total_ms" in metrics
 
 
 def test_a_paused_trial_says_so(runs: Path) -> None:
