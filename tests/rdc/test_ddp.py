@@ -156,6 +156,7 @@ def long_trial(make_trial: Any, tmp_path: Path) -> tuple[TrialSpec, RunSettings]
     return spec, run
 
 
+@pytest.mark.full
 def test_the_death_of_one_process_ends_the_trial_with_one_error(make_trial: Any, tmp_path: Path) -> None:
     spec, run = long_trial(make_trial, tmp_path)
     pids: list[int] = []

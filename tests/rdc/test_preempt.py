@@ -28,7 +28,7 @@ from rdc.trial import run_payload, run_trial
 # What a clock or the memory of this process decides, and the record of the interruption itself.
 MEASURED = {
     "started_at", "ended_at", "wall_s", "peak_memory_mb", "peak_reserved_mb", "resumed_at_steps", "attempt",
-    "checksum",
+    "checksum", "git_revision", "git_dirty",  # the latter change where somebody commits meanwhile
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from rdc.__main__ import main
 from rdc.bitstream import decode_image, encode_image
 from rdc.checkpoint import METADATA_KEY, model_hash, read_metadata, save_model
+from rdc.files import sealed
 from rdc.metrics import to_8bit
 from rdc.models.codec import build
 from rdc.spec import arch_id, parse_model
@@ -129,7 +130,7 @@ def test_a_model_of_another_version_is_named_with_its_file(
     metadata = read_metadata(folder / "model.safetensors")
     metadata["model"]["transform"]["name"] = "os"
     path = tmp_path / "newer.safetensors"
-    safetensors.torch.save_file(tensors, path, {METADATA_KEY: json.dumps(metadata)})
+    safetensors.torch.save_file(tensors, path, {METADATA_KEY: json.dumps(sealed(metadata))})
     status, _, error = run(capsys, "describe", "--checkpoint", path)
     assert status == 2
     assert error.startswith(

@@ -77,6 +77,7 @@ def assert_each_trained_once(folder: Path, *, wanted: int) -> None:
     assert sweep["status"] == "finished"
 
 
+@pytest.mark.full
 def test_tpe_trains_nothing_twice_and_knows_what_lies_there(
     base_overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

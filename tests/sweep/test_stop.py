@@ -144,6 +144,7 @@ def test_failed_trials_give_1_and_status_shows_the_way_to_the_log(start: Start, 
     assert "log.txt" in status.stdout
 
 
+@pytest.mark.full
 def test_a_killed_driver_is_told_from_a_running_one(start: Start, tmp_path: Path) -> None:
     folder = tmp_path / "runs/tiny"
     driver = start("cluster=inline", "seeds=[0,1]", STEPS="6000")

@@ -30,9 +30,9 @@ SECRET = "s3cr3t-w0rd"
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ('File "/home/bob/rdc/train.py", line 3', 'File "…/train.py", line 3'),
+        ('File "/srv/bob/rdc/train.py", line 3', 'File "…/train.py", line 3'),
         ("data.train=[/data/a,/data/b] runs_dir=~/runs", "data.train=[…/a,…/b] runs_dir=…/runs"),
-        ("sqlite:////home/bob/mlflow.db is locked", "sqlite:…/mlflow.db is locked"),
+        ("sqlite:////srv/bob/mlflow.db is locked", "sqlite:…/mlflow.db is locked"),
         ("postgresql://me:pw@db.example/x", "postgresql://***@db.example/x"),
         (
             "kMAC/px, conv/none/conv, 1/2, a / b, n/a, <b>x</b>",
