@@ -34,7 +34,9 @@ def main() -> int:
         config, overrides = composed
         return run_sweep(config, overrides=overrides, command=["python", "-m", "sweep", *sys.argv[1:]])
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        from sweep.tracking.address import redact
+
+        print(f"error: {redact(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted; nothing was started", file=sys.stderr)

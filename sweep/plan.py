@@ -18,7 +18,6 @@ from rdc.result import trial_label
 from rdc.spec import ExternalWeights, ModelSpec, RunSettings, TrialSpec, WarmStart, to_plain
 from rdc.zoo import external_weights
 from sweep.settings import Settings
-from sweep.tracking.address import redact
 
 Precision = Literal["fp32", "bf16"]
 Say = Callable[[str], None]
@@ -208,7 +207,7 @@ def make_plan(
     notes = [f"{duplicates} of the planned trials are the same as others and run once"] if duplicates else []
     return SweepPlan(
         settings=settings,
-        config=_without_credentials(config),
+        config=config,
         trials=tuple(trials.values()),
         data=data,
         precision=precision,
@@ -290,14 +289,6 @@ def _trial(
     )
     folder = settings.folder / "trials" / spec.spec_id
     return PlannedTrial(spec=spec, folder=folder, point=candidate.point, checkpoint=candidate.checkpoint)
-
-
-def _without_credentials(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Sweep folders are shared; the address of a study's storage may carry a password."""
-    search = config.get("search") or {}
-    if not search.get("storage"):
-        return config
-    return {**config, "search": {**search, "storage": redact(str(search["storage"]))}}
 
 
 class _Reporter:

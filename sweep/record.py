@@ -17,7 +17,7 @@ from rdc.spec import TrialSpec, to_plain
 from sweep.jobs import JobError
 from sweep.lock import sweep_lock as sweep_lock
 from sweep.plan import PlannedTrial, SweepPlan
-from sweep.tracking.address import redact
+from sweep.tracking.address import redact, redact_tree
 
 SWEEP_FILE = "sweep.json"
 JOBS_FILE = "jobs.jsonl"
@@ -69,7 +69,7 @@ def write_sweep(plan: SweepPlan, command: Sequence[str], versions: Mapping[str, 
         "schema_version": SWEEP_SCHEMA_VERSION,
         "name": plan.settings.name,
         "command": redact(shlex.join(command)),
-        "config": _without_credentials(to_plain(plan.config)),
+        "config": redact_tree(to_plain(plan.config)),  # sweep folders are shared
         "precision": plan.precision,
         "lmbdas": list(plan.settings.lmbdas),
         "planned": [trial.spec.spec_id for trial in plan.trials],
@@ -102,14 +102,6 @@ def _failed(spec: TrialSpec, error: JobError, *, attempt: int) -> dict[str, Any]
         "error": {"class": error.kind, "message": error.message, "log": "log.txt"},
         "attempt": attempt,
     }
-
-
-def _without_credentials(config: dict[str, Any]) -> dict[str, Any]:
-    """Sweep folders are shared; the address of a tracking server may carry a password."""
-    tracking = config.get("tracking") or {}
-    if not tracking.get("uri"):
-        return config
-    return {**config, "tracking": {**tracking, "uri": redact(tracking["uri"])}}
 
 
 def append_event(folder: Path, event: Mapping[str, Any]) -> None:
