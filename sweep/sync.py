@@ -24,16 +24,20 @@ RUN_STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
 
 def main(argv: Sequence[str]) -> int:
     """argv: as typed, from "sync" on. Exit codes: 0; 1 the server refused a part; 2 the user's mistake."""
-    parser = argparse.ArgumentParser(prog="python -m sweep sync", description=__doc__)
-    parser.add_argument("folder", type=Path, help="the sweep's folder, such as runs/frontier")
-    parser.add_argument("--uri", help="the tracking server or database (default: the sweep's own)")
-    parser.add_argument("--experiment", help="the experiment's name there (default: the sweep's own)")
-    options = parser.parse_args(argv[1:])
+    options = _parser().parse_args(argv[1:])
     try:
         return sync(options.folder, uri=options.uri, experiment=options.experiment)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sweep sync", description=__doc__)
+    parser.add_argument("folder", type=Path, help="the sweep's folder, such as runs/frontier")
+    parser.add_argument("--uri", help="the tracking server or database (default: the sweep's own)")
+    parser.add_argument("--experiment", help="the experiment's name there (default: the sweep's own)")
+    return parser
 
 
 def sync(folder: Path, *, uri: str | None = None, experiment: str | None = None) -> int:

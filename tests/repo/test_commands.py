@@ -14,10 +14,10 @@ from conf import compose
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-TARGETS = ["setup", "frontier", "test", "test-full", "lint", "type", "bench", "ui", "lock", "clean"]
+TARGETS = ["setup", "frontier", "test", "test-full", "lint", "type", "bench", "faults", "ui", "lock", "clean"]
 
-COMMANDS_OF_SWEEP = ("status", "stop")
-OF_CLUSTERS = ("ray", "sbatch", "export")
+COMMANDS_OF_SWEEP = ("status", "stop", "sync")
+ELSEWHERE = ("ray", "sbatch", "export", "mlflow")  # commands of clusters and servers
 
 
 def help_text() -> str:
@@ -62,7 +62,7 @@ def test_shown_commands_exist(document: str, line: str) -> None:
             compose([word for word in words[3:] if not word.startswith("-") and "NAME" not in word])
     else:
         assert (
-            words[0] in {"git", "pip", *OF_CLUSTERS}
+            words[0] in {"git", "pip", *ELSEWHERE}
             or words[:2] == ["python", "-c"]
             or (ROOT / words[0]).is_file()
         ), f"{document}: {line}"

@@ -95,7 +95,8 @@ def test_tpe_trains_nothing_twice_and_knows_what_lies_there(
     assert_each_trained_once(folder, wanted=4)
 
 
-@pytest.mark.parametrize("sampler", ["nsga2", pytest.param("tpe", marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe"])
 def test_kill_9_of_the_driver_and_the_same_command_again(
     base_overrides: list[str], tmp_path: Path, sampler: str
 ) -> None:

@@ -61,6 +61,7 @@ def wait_for_a_step(folder: Path, *, trials: int = 1) -> None:
     assert wait_until(begun, limit_s=200)
 
 
+@pytest.mark.full
 def test_stop_lets_the_running_trial_finish_and_the_same_command_goes_on(
     start: Start, tmp_path: Path
 ) -> None:
