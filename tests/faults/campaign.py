@@ -23,6 +23,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,21 @@ class Violation(AssertionError):
 
 
 class Campaign:
-    def __init__(self, folder: Path, *, seed: int, faults: int, kinds: dict[str, int] = WEIGHTS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seed: int,
+        faults: int,
+        kinds: dict[str, int] = WEIGHTS,
+        overrides: Sequence[str] = (),
+    ) -> None:
+        """overrides: of SWEEP, for a smaller one."""
         self._folder = folder
         self._random = random.Random(seed)
         self._left = faults
         self._kinds = kinds
+        self._changes = overrides
         self._server = TrackingServer(folder / "tracker")
         self._finished: dict[Path, tuple[str, int]] = {}  # result.json -> digest, mtime
         self._interrupted: Counter[Path] = Counter()  # trial folder -> faults that met it with a checkpoint
@@ -143,7 +154,7 @@ class Campaign:
     def _overrides(self) -> list[str]:
         images = self._folder / "images"
         places = [f"runs_dir={self._folder}/runs", f"data.train={images}/train", f"data.eval={images}/eval"]
-        return [*SWEEP, *places, f"tracking.uri={self._server.uri}"]
+        return [*SWEEP, *self._changes, *places, f"tracking.uri={self._server.uri}"]
 
     def _pause_s(self) -> float:
         return self._random.uniform(*PAUSE_S)
