@@ -63,18 +63,20 @@ def run_trial(spec: TrialSpec, run: RunSettings) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     finished = read_finished(folder, spec_id=spec.spec_id)
     if finished is not None:
+        drop_resume(folder)  # a kill right after the result may have left it
         return finished
     attempt = 1 + int((read_any(folder) or {}).get("attempt", 0))
     atomic_write_json(folder / SPEC_FILE, spec.to_dict())
     with _logging_to(folder / LOG_FILE):
         try:
             result = _Trial(spec, run).run()
-            drop_resume(folder)
         except Exception as error:  # a failed trial is data; the sweep goes on
             _log.error("trial %s failed:\n%s", spec.spec_id, traceback.format_exc())
             result = _failure(spec, error)
     result = {**identity(spec), **result, "attempt": attempt}
     atomic_write_json(folder / RESULT_FILE, result)
+    if result["status"] != "failed":
+        drop_resume(folder)  # not before the result is on the disk: until then it is all there is
     return result
 
 
