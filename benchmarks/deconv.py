@@ -15,6 +15,7 @@ shuffle  a 3x3 convolution to four times the channels and a pixel shuffle, for 1
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import math
 import os
@@ -107,7 +108,7 @@ def steps_of(case: Sequence[int], which: str, precision: str, device: str) -> di
         if which == "training":
             out.sum().backward()
 
-    return {name: lambda form=form: step(form) for name, form in FORMS.items()}  # type: ignore[misc]
+    return {name: functools.partial(step, form) for name, form in FORMS.items()}
 
 
 def elapsed_ms(step: Callable[[], None], calls: int, device: str) -> float:

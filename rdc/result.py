@@ -76,8 +76,8 @@ def _unusual_choices(model: ModelSpec) -> Iterator[str]:
     for params in (model.transform, model.entropy_model, model.hyper_transform):
         for field in dataclasses.fields(params):
             value = getattr(params, field.name)
-            if field.name != "name" and isinstance(value, str | bool) and value != field.default:
-                yield f"{field.name}={str(value).lower()}"
+            if field.name != "name" and isinstance(value, str) and value != field.default:
+                yield f"{field.name}={value}"
 
 
 def trial_label(spec: TrialSpec) -> str:

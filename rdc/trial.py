@@ -84,7 +84,7 @@ def run_trial(spec: TrialSpec, run: RunSettings) -> dict[str, Any]:
     folder = Path(run.folder)
     finished = read_finished(folder, spec_id=spec.spec_id)
     if finished is not None:
-        drop_resume(folder)
+        drop_resume(folder)  # a kill right after the result may have left it
         return finished
     with storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def run_trial(spec: TrialSpec, run: RunSettings) -> dict[str, Any]:
         if result["status"] not in ("paused", "preempted"):
             result = write_result(folder, {**identity(spec), **result, "attempt": attempt})
         if result["status"] not in ("paused", "preempted", "failed"):
-            drop_resume(folder)
+            drop_resume(folder)  # not before the result is on the disk: until then it is all there is
     return result
 
 

@@ -15,6 +15,7 @@ from rdc.data import ImageSet, split
 from rdc.evaluate import Evaluation
 from rdc.files import read_json, read_jsonl
 from rdc.result import architecture_label, read_finished, shares_of_paper
+from rdc.resume import drop_resume
 from rdc.spec import Recipe, WarmStart, parse_trial
 from rdc.trial import run_payload, run_trial
 
@@ -188,6 +189,26 @@ def test_a_given_validation_set_is_used(make_trial: Any, image_sets: Any, tmp_pa
     result = run_trial(*make_trial(run={"validation_manifest": str(tmp_path / "validation.json")}))
     assert result["data"]["validation"]["name"] == "mine"
     assert result["training"]["val_images"] == 1
+
+
+def test_the_checkpoint_outlives_everything_but_the_result(
+    make_trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is killed before result.json is there continues from resume.pt."""
+    spec, run = make_trial()
+    folder = Path(run.folder)
+    seen = []
+
+    def drop(where: Path) -> None:
+        seen.append((where / "resume.pt").exists() and (where / "result.json").exists())
+        drop_resume(where)
+
+    monkeypatch.setattr("rdc.trial.drop_resume", drop)
+    run_trial(spec, run)
+    assert seen == [True]
+    (folder / "resume.pt").write_bytes(b"left by a kill after the result")
+    run_trial(spec, run)
+    assert not (folder / "resume.pt").exists()
 
 
 def test_labels_are_short_and_say_what_differs(make_trial: Any) -> None:

@@ -76,11 +76,15 @@ def check_wavelet(model: ModelSpec) -> None:
     """UserError if the model has no layers that can start as a wavelet codec."""
     name = model.transform.name
     transform = component("transform", name)
+    lack = ""
     if not hasattr(transform, "strided_layers"):
         lack = f"transform={name} has no strided layers"
-    elif not (lack := getattr(transform, "lack_of_layers", lambda depth: "")(model.depth)):
-        return
-    raise UserError(f"budget.initialisation=wavelet: {lack} to start from; use budget.initialisation=random")
+    elif hasattr(transform, "lack_of_layers"):
+        lack = transform.lack_of_layers(model.depth)
+    if lack:
+        raise UserError(
+            f"budget.initialisation=wavelet: {lack} to start from; use budget.initialisation=random"
+        )
 
 
 @torch.no_grad()
