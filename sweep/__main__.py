@@ -11,6 +11,8 @@ import importlib
 import os
 import signal
 import sys
+import traceback
+from types import TracebackType
 from typing import Any
 
 from conf import HOW_TO_SWEEP, explain, is_no_choice
@@ -22,6 +24,7 @@ _COMMANDS = ("status", "stop", "sync")
 
 
 def main() -> int:
+    sys.excepthook = _show_redacted
     try:
         if sys.argv[1:2] and sys.argv[1] in _COMMANDS:
             return int(importlib.import_module(f"sweep.{sys.argv[1]}").main(sys.argv[1:]))
@@ -51,6 +54,13 @@ def main() -> int:
         where = f"{name}: " if name else ""
         print(f"error: {where}{error.strerror}; HYDRA_FULL_ERROR=1 shows where it happened", file=sys.stderr)
         return 2
+
+
+def _show_redacted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A mistake of ours, as Python shows it, but without the credentials of an address in its message."""
+    from sweep.tracking.address import redact
+
+    print(redact("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end="")
 
 
 def _composed(argv: list[str]) -> tuple[dict[str, Any], list[str]] | None:

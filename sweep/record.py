@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from rdc.spec import TrialSpec, to_plain
 from sweep.jobs import JobError
 from sweep.lock import sweep_lock as sweep_lock
 from sweep.plan import PlannedTrial, SweepPlan
-from sweep.tracking.address import redact, redact_tree
+from sweep.tracking.address import redact_command, redact_tree
 
 SWEEP_FILE = "sweep.json"
 JOBS_FILE = "jobs.jsonl"
@@ -26,7 +25,7 @@ SWEEP_SCHEMA_VERSION = 1
 
 def finished_result(trial: PlannedTrial) -> dict[str, Any] | None:
     """The result of a trial that needs no further run; failed ones are tried once per command."""
-    return read_finished(trial.folder, spec_id=trial.spec.spec_id)
+    return read_finished(trial.folder, spec_id=trial.spec_id)
 
 
 def attempts(trial: PlannedTrial) -> int:
@@ -64,15 +63,15 @@ def write_sweep(plan: SweepPlan, command: Sequence[str], versions: Mapping[str, 
     """Record what is about to run. Trials of earlier commands under the same name stay listed."""
     before = read_sweep(plan.folder) or {}
     trials = {trial["spec_id"]: trial for trial in before.get("trials", [])}
-    trials.update({trial.spec.spec_id: trial.to_dict() for trial in plan.trials})
+    trials.update({trial.spec_id: trial.to_dict() for trial in plan.trials})
     sweep = {
         "schema_version": SWEEP_SCHEMA_VERSION,
         "name": plan.settings.name,
-        "command": redact(shlex.join(command)),
+        "command": redact_command(command),
         "config": redact_tree(to_plain(plan.config)),  # sweep folders are shared
         "precision": plan.precision,
         "lmbdas": list(plan.settings.lmbdas),
-        "planned": [trial.spec.spec_id for trial in plan.trials],
+        "planned": [trial.spec_id for trial in plan.trials],
         "trials": list(trials.values()),
         "versions": {
             key: versions.get(key) for key in ("python", "torch", "compressai", "rdc", "semantics_version")

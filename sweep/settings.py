@@ -15,7 +15,7 @@ from rdc.spec import Recipe, check_run_numbers, parse, require_number, require_s
 from sweep.drain import parse_walltime
 from sweep.search.objectives import Objectives, check_objectives
 from sweep.search.space import Range, Space, read_branches
-from sweep.tracking.address import DATABASE_SCHEMES, redact, scheme
+from sweep.tracking.address import DATABASE_SCHEMES, redact_value, scheme
 
 # What others check: rdc.configured, rdc.data and sweep.tracking.
 _ELSEWHERE = {*MODEL_KEYS, "data", "tracking"}
@@ -305,7 +305,7 @@ def _check_search(search: SearchSettings, space: SpaceSettings, top: _TopLevel, 
 def _check_storage(storage: str | None) -> None:
     if storage is not None and ("://" not in storage or scheme(storage) not in DATABASE_SCHEMES):
         raise UserError(
-            f"search.storage={redact(storage)}: expected sqlite:///FILE, "
+            f"search.storage={redact_value(storage)}: expected sqlite:///FILE, "
             "postgresql://USER:PASSWORD@HOST/NAME or another database; null keeps it in the sweep's folder"
         )
 

@@ -12,9 +12,19 @@ from typing import Any
 
 from rdc.errors import UserError
 from sweep.record import SWEEP_FILE, read_sweep, sweep_lock
-from sweep.tracking.address import artifact_root, redact, server_name, tracking_uri
+from sweep.tracking.address import (
+    QuietParser,
+    artifact_root,
+    is_relative_file,
+    redact,
+    redact_value,
+    scheme,
+    server_name,
+    tracking_uri,
+)
 from sweep.tracking.client import Client, ServerError, require_mlflow
 from sweep.tracking.mirror import Mirror
+from sweep.tracking.state import known_servers
 
 REQUEST_TIMEOUT_S = 30.0
 DEFAULT_EXPERIMENT = "rdc"
@@ -28,12 +38,12 @@ def main(argv: Sequence[str]) -> int:
     try:
         return sync(options.folder, uri=options.uri, experiment=options.experiment)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redact(str(error))}", file=sys.stderr)
         return 2
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m sweep sync", description=__doc__)
+    parser = QuietParser(prog="python -m sweep sync", description=__doc__)
     parser.add_argument("folder", type=Path, help="the sweep's folder, such as runs/frontier")
     parser.add_argument("--uri", help="the tracking server or database (default: the sweep's own)")
     parser.add_argument("--experiment", help="the experiment's name there (default: the sweep's own)")
@@ -44,7 +54,7 @@ def sync(folder: Path, *, uri: str | None = None, experiment: str | None = None)
     """Bring the server up to the folder; the exit code. UserError in one line."""
     folder = folder.expanduser().resolve()
     sweep = _read_sweep(folder)
-    tracking = (sweep.get("config") or {}).get("tracking") or {}
+    tracking = sweep["config"].get("tracking") or {}
     address = _address(folder, tracking, uri)
     require_mlflow()
     refused: list[str] = []
@@ -73,28 +83,56 @@ def sync(folder: Path, *, uri: str | None = None, experiment: str | None = None)
 
 
 def _read_sweep(folder: Path) -> dict[str, Any]:
+    """sweep.json, with a mapping under "config". UserError for what no sweep has written."""
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; name that of a sweep, such as runs/frontier")
     sweep = read_sweep(folder)
     if sweep is None:
         raise UserError(f"{folder}: is not the folder of a sweep, it has no {SWEEP_FILE}")
-    return sweep
+    config = sweep.get("config") or {}
+    is_ours = isinstance(config, Mapping) and isinstance(config.get("tracking") or {}, Mapping)
+    if not is_ours or not isinstance(sweep.get("started_at") or 0.0, int | float):
+        raise UserError(
+            f"{folder / SWEEP_FILE}: is not the record of a sweep; bring back the one of this folder"
+        )
+    return {**sweep, "config": config}
 
 
 def _address(folder: Path, tracking: Mapping[str, Any], given: str | None) -> str:
-    """--uri, else what the sweep was told, else $MLFLOW_TRACKING_URI, else the database beside the sweeps."""
+    """--uri, else the server that the sweep was told or found in its environment.
+
+    What tracking.json remembers of it counts where this command stands in another folder or environment.
+    """
     if given:
         return tracking_uri(given, folder.parent)
+    told = tracking.get("uri")
     from_environment = os.environ.get("MLFLOW_TRACKING_URI")
-    if tracking.get("name", "none") == "none" and not from_environment:
+    if told is not None:
+        return _told_address(folder, str(told), from_environment)
+    if from_environment:
+        return tracking_uri(from_environment, folder.parent)
+    known = known_servers(folder)
+    if known:
+        return tracking_uri(known[0], folder.parent)
+    if tracking.get("name", "none") == "none":
         raise UserError(
             f"{folder.name} ran without tracking; name a server: --uri URI, or set MLFLOW_TRACKING_URI"
         )
-    told = tracking.get("uri")
-    if told is None or "***" not in told:
+    return tracking_uri(None, folder.parent)
+
+
+def _told_address(folder: Path, told: str, from_environment: str | None) -> str:
+    """The address as sweep.json has it, made usable again."""
+    if is_relative_file(told):  # to the folder in which the sweep was started
+        end = f"/{told.partition(':///')[2].removeprefix('./')}"
+        fitting = [
+            server for server in known_servers(folder) if scheme(server) == "sqlite" and server.endswith(end)
+        ]
+        return fitting[0] if fitting else tracking_uri(told, folder.parent)
+    if "***" not in told:
         return tracking_uri(told, folder.parent)
     # Credentials are not kept in the folder; the same server may stand in the environment with them.
-    if from_environment and redact(from_environment) == told:
+    if from_environment and redact_value(from_environment) == told:
         return tracking_uri(from_environment, folder.parent)
     raise UserError(
         f"{folder.name} was logged to {server_name(told)} with credentials, which the folder does not keep; "
@@ -110,6 +148,11 @@ def _unused(folder: Path) -> Iterator[None]:
             stack.enter_context(sweep_lock(folder))
         except UserError as error:
             reason = str(error).partition(";")[0]
+            if " is in use by " not in reason:
+                raise UserError(
+                    f"{folder}: cannot be written, and sync keeps there what the server has; permit writing, "
+                    "or sync a copy of the folder"
+                ) from None
             raise UserError(
                 f"{reason}, which keeps MLflow up to date by itself; sync when it has ended"
             ) from None

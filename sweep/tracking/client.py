@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -30,8 +31,12 @@ _QUIET = {
 
 # What matters in the page of text that a failed connection gives.
 _NETWORK_REASON = re.compile(
-    r"\[Errno -?\d+\] [A-Za-z ]+|[Cc]onnection refused|(Read|Connect\w*) timed out", flags=re.ASCII
+    r"\[Errno -?\d+\] [A-Za-z ]+|[Cc]onnection refused|(Read|Connect\w*) timed out"
+    r"|\[SSL[^]]*\][^'()]*|Remote end closed connection without response|IncompleteRead",
+    flags=re.ASCII,
 )
+# An answer that is none of MLflow's own, such as a page of a proxy: whatever it says, it decides nothing.
+_FOREIGN = re.compile(r"API request to endpoint (?:\S+ failed with error code (\d+)|was successful but)")
 # How MLflow refuses to write to a run or an experiment that somebody has deleted.
 _DELETED = "must be in the 'active' state"
 
@@ -53,6 +58,10 @@ class GoneError(ServerError):
 
 class RejectedError(ServerError):
     """The server works and refuses this content, now and later."""
+
+
+class ForbiddenError(ServerError):
+    """This user may not do that on the server."""
 
 
 def require_mlflow() -> None:
@@ -78,7 +87,7 @@ class Client:
             return
         for key, value in {
             **_QUIET,
-            "MLFLOW_HTTP_REQUEST_TIMEOUT": str(round(self._request_timeout_s)),
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": str(math.ceil(self._request_timeout_s)),
         }.items():
             os.environ.setdefault(key, value)
         try:
@@ -98,7 +107,7 @@ class Client:
         if found is None:
             location = artifacts.as_uri() if isinstance(artifacts, Path) else artifacts
             try:
-                return str(self._call("create_experiment", name, artifact_location=location, tags=dict(tags)))
+                return _id(self._call("create_experiment", name, artifact_location=location, tags=dict(tags)))
             except ServerError:
                 # Another sweep may have created it in the meantime.
                 found = self._call("get_experiment_by_name", name)
@@ -106,14 +115,16 @@ class Client:
                     raise
         if found.lifecycle_stage != "active":
             self._call("restore_experiment", found.experiment_id)
-        return str(found.experiment_id)
+        return _id(found.experiment_id)
 
     def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
         self._call("set_experiment_tag", experiment_id, key, value)
 
     def create_run(self, experiment_id: str, name: str, tags: Mapping[str, str], start_ms: int) -> str:
-        run = self._call("create_run", experiment_id, start_time=start_ms, tags=dict(tags), run_name=name)
-        return str(run.info.run_id)
+        run = self._call(
+            "create_run", experiment_id, start_time=start_ms, tags=_storable(tags), run_name=_text(name)
+        )
+        return _id(run.info.run_id)
 
     def is_active(self, run_id: str, experiment_id: str) -> bool:
         """Whether the server still has this run, undeleted, in this experiment."""
@@ -144,8 +155,12 @@ class Client:
                 return found
 
     def delete_run(self, run_id: str) -> None:
-        """MLflow keeps it among the deleted ones."""
-        self._call("delete_run", run_id)
+        """MLflow keeps it among the deleted ones. Who may not delete ends the run and lets go of it."""
+        try:
+            self._call("delete_run", run_id)
+        except ForbiddenError:
+            self.set_status(run_id, "KILLED")
+            self.log(run_id, tags={"mlflow.parentRunId": "", "kind": "superfluous"})
 
     def log(
         self,
@@ -157,8 +172,8 @@ class Client:
         """Everything in as few requests as the server's limits allow."""
         from mlflow.entities import Metric, Param, RunTag
 
-        param_items = [Param(key, value) for key, value in (params or {}).items()]
-        tag_items = [RunTag(key, value) for key, value in (tags or {}).items()]
+        param_items = [Param(key, value) for key, value in _storable(params or {}).items()]
+        tag_items = [RunTag(key, value) for key, value in _storable(tags or {}).items()]
         metrics = [Metric(point.key, point.value, point.t_ms, point.step) for point in points]
         first = ITEMS_PER_BATCH - len(param_items) - len(tag_items)
         self._call(
@@ -175,7 +190,7 @@ class Client:
 
         inputs = [
             DatasetInput(
-                Dataset(name=name, digest=digest, source_type="local", source=source),
+                Dataset(name=_text(name), digest=digest, source_type="local", source=_text(source)),
                 tags=[InputTag("mlflow.data.context", role)],
             )
             for role, name, digest, source in datasets
@@ -188,7 +203,7 @@ class Client:
 
     def log_text(self, run_id: str, text: str, name: str) -> None:
         """The text as an artifact of that name."""
-        self._call("log_text", run_id, text, name)
+        self._call("log_text", run_id, _text(text), name)
 
     def set_status(self, run_id: str, status: str, end_ms: int | None = None) -> None:
         """RUNNING, or FINISHED, FAILED, KILLED together with the time of the end."""
@@ -207,6 +222,10 @@ class Client:
 def _sorted(error: Exception) -> ServerError:
     """Any error of the client as one of ours; `error_code` is how MLflow names the kinds."""
     text = " ".join(redact(str(error)).split()) or type(error).__name__
+    foreign = _FOREIGN.search(text)
+    if foreign is not None:
+        status = f"HTTP {foreign[1]}" if foreign[1] else "something else than JSON"
+        return ServerError(f"it answers {status}, not as MLflow itself does; a proxy may be in between")
     reason = _NETWORK_REASON.search(text)
     if reason is not None:
         text = reason.group()
@@ -214,6 +233,24 @@ def _sorted(error: Exception) -> ServerError:
     code = getattr(error, "error_code", "")
     if code == "RESOURCE_DOES_NOT_EXIST" or _DELETED in text:
         return GoneError(text)
+    if code == "PERMISSION_DENIED":
+        return ForbiddenError(text)
     if code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST"):
         return RejectedError(text)
     return ServerError(text)
+
+
+def _id(answer: Any) -> str:
+    """ServerError for an empty answer, which the client takes for one without any values."""
+    if not answer:
+        raise ServerError("it answers with nothing, not as MLflow does; a proxy may be in between")
+    return str(answer)
+
+
+def _storable(texts: Mapping[str, str]) -> dict[str, str]:
+    return {key: _text(value) for key, value in texts.items()}
+
+
+def _text(text: str) -> str:
+    """Without what no database takes: NUL, and halves of characters, which names of files may hold."""
+    return text.encode("utf-8", errors="replace").decode().replace("\0", "?")

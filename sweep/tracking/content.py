@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from analysis import schema
 from rdc.configured import MODEL_KEYS
@@ -20,6 +20,7 @@ from sweep.tracking.public import public_text, public_tree
 
 MAX_PARAMS = 100  # MLflow's limit for one request
 PARAM_VALUE_CHARS = 500  # what every MLflow server since 2.0 takes
+LARGEST_INT = 2**63  # no database counts further
 CURVE_PREFIXES = ("train/", "val/")
 # Okabe and Ito's colours, which people with any colour vision can tell apart; used as in the figures.
 FAMILY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -37,10 +38,16 @@ class Point(NamedTuple):
 
 
 def curve_points(row: Mapping[str, Any]) -> list[Point]:
-    """One line of metrics.jsonl -> its finite training and validation values; none for an event."""
-    if "step" not in row or "event" in row:
+    """One line of metrics.jsonl -> its finite training and validation values; none for an event.
+
+    A damaged line may be JSON all the same: numbers that are no step or time are left out, too.
+    """
+    step, t_s = row.get("step"), row.get("t")
+    if "event" in row or not (_is_finite(step) and _is_finite(t_s)):
         return []
-    step, t_ms = int(row["step"]), round(1000 * row["t"])
+    step, t_ms = int(step), round(1000 * t_s)
+    if not (0 <= step < LARGEST_INT and 0 <= t_ms < LARGEST_INT):
+        return []
     return [
         Point(key, float(value), step, t_ms)
         for key, value in row.items()
@@ -89,11 +96,15 @@ def sweep_uid(sweep: Mapping[str, Any]) -> str:
 
 
 def sweep_tags(sweep: Mapping[str, Any]) -> dict[str, str]:
+    """Tags of a new run of a sweep, that of its last command apart."""
+    return {"mlflow.user": _user(), "mlflow.source.type": "LOCAL", "mlflow.runColor": SWEEP_COLOUR}
+
+
+def command_tags(sweep: Mapping[str, Any]) -> dict[str, str]:
+    """What the last command on the sweep was, and by which code."""
     config = sweep.get("config") or {}
     return _present(
         {
-            "mlflow.user": _user(),
-            "mlflow.source.type": "LOCAL",
             "mlflow.source.name": public_text(str(sweep.get("command") or "")),
             "mlflow.source.git.commit": sweep.get("git_revision"),
             "git_dirty": sweep.get("git_dirty"),
@@ -190,6 +201,8 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, A
 
 def _param_text(value: Any) -> str:
     if isinstance(value, list | tuple):
+        if all(isinstance(v, str) for v in value):
+            return ", ".join(value)
         flat = all(isinstance(v, str | int | float) for v in value)
         return "-".join(map(str, value)) if flat else json.dumps(value)
     return str(value)
@@ -203,7 +216,7 @@ def _present(tags: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in tags.items() if value not in (None, "")}
 
 
-def _is_finite(value: Any) -> bool:
+def _is_finite(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -51,6 +51,8 @@ class CurveReader:
                 row = json.loads(line)
             except ValueError:  # torn when its writer was killed; the others stand
                 continue
+            if not isinstance(row, dict):
+                continue
             self.rows.append(row)
             for point in curve_points(row):
                 kind = point.key.partition("/")[0]

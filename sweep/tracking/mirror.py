@@ -20,6 +20,7 @@ from sweep.tracking.state import State, mark
 from sweep.tracking.watch import Watch
 from sweep.tracking.whole import Whole
 
+CURVE_FILE = "metrics.jsonl"
 TRIALS_BETWEEN_SAVES = 100  # what is lost by a crash is logged a second time, and changes nothing
 
 
@@ -84,7 +85,7 @@ class Mirror:
             self._whole.sync_ranking(always=bool(final_status))
             if final_status:
                 self._runs.end_stragglers()
-                self._client.set_status(self._known["run_id"], final_status, round(1000 * time.time()))
+                self._client.set_status(self._known["run_id"], final_status, _ms(self._whole.ended_at()))
             # Last, so that a store of artifacts that is out of reach holds nothing else back.
             self._whole.sync_artifacts(final=bool(final_status))
         finally:
@@ -139,13 +140,15 @@ class Mirror:
     def _sync_trial(self, spec_id: str, final_status: str | None) -> None:
         entry: dict[str, Any] = self._known["trials"].get(spec_id, {})
         folder = self._folder / "trials" / spec_id
-        curve = CurveReader(folder / "metrics.jsonl", entry)
+        curve = CurveReader(folder / CURVE_FILE, entry)
         result_mark = mark(folder / RESULT_FILE)
         ended, result = _read_end(folder, result_mark, entry)
+        if final_status and result_mark and ended is None:
+            self._whole.note_damage(spec_id, RESULT_FILE)
         self._whole.note_end(spec_id, ended)
         timing_file = self._watch.timing(ended.arch_id) if ended else None
         timing_mark = mark(timing_file) if timing_file else None
-        status, end_ms = _run_status(entry, curve, ended, final_status)
+        status, end_ms = _run_status(entry, curve, ended, final_status, mark(folder / CURVE_FILE))
         new_timing = timing_mark is not None and timing_mark != entry.get("timing")
         if not (curve.rows or result or new_timing or status != entry.get("status", "")):
             self._expect(spec_id, ended)
@@ -191,21 +194,26 @@ class Mirror:
         said = {key: (result or {}).get(key) for key in ("arch_id", "curve_id", "family", "label", "spec")}
         trial = self._plan.setdefault(spec_id, {**said, "spec_id": spec_id})
         colour = content.family_colour(str(trial.get("family", "")))
-        times = [row["t"] for row in curve.rows if "t" in row]
-        started_at = ((result or {}).get("training") or {}).get("started_at") or min(times, default=None)
+        times = [point.t_ms for point in curve.points]
+        said_start = ((result or {}).get("training") or {}).get("started_at")
+        started_ms = min(times, default=_ms(said_start))  # the same, whenever the run is made
         label = str(trial.get("label") or spec_id)
         tags = content.plan_tags(trial) | {"mlflow.runColor": colour}
-        return self._runs.create_trial(spec_id, label, tags, _ms(started_at))
+        return self._runs.create_trial(spec_id, label, tags, started_ms)
 
 
 def _run_status(
-    entry: Mapping[str, Any], curve: CurveReader, ended: Ended | None, final_status: str | None
+    entry: Mapping[str, Any],
+    curve: CurveReader,
+    ended: Ended | None,
+    final_status: str | None,
+    curve_mark: list[int] | None,
 ) -> tuple[str, int | None]:
     """MLflow status of a trial's run, empty before it begins, and the time of its end."""
     if ended is not None:
         return ("FINISHED" if ended.status == "ok" else "FAILED"), _ms(ended.ended_at)
     if final_status and (curve.rows or entry):
-        return "KILLED", round(1000 * time.time())
+        return "KILLED", curve_mark[1] // 1_000_000 if curve_mark else _ms(None)
     # An interrupted trial that this sweep does not touch stays as it is.
     return ("RUNNING" if curve.rows else entry.get("status", "")), None
 

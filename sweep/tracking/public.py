@@ -2,51 +2,46 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from analysis.public import HIDDEN, is_secret_name
+from analysis.public import public_text as public_text
 from rdc.files import CHECKSUM, sealed
-from sweep.tracking.address import redact
 
 TEXT_SUFFIXES = (".csv", ".html", ".json", ".txt")
-HOST = "HOST"
-
-# A database's file in an address; the scheme alone says what kind of server it is.
-_FILE_ADDRESS = re.compile(r"\b(sqlite|file)(\+\w+)?:/{2,}[^\s'\",]*")
-# From the root or a home on, and not within a word, an address, a fraction or an HTML tag.
-_PATH = re.compile(r"(?<![\w:/.<~…*-])(?:~\w*(?=/)|/[\w.@+%~-]+)(?:/[\w.@+%=~-]+)*/?")
-
-
-def public_text(text: str) -> str:
-    """The text with …/NAME for /absolute/path/NAME and HOST for this machine's name."""
-    text = _FILE_ADDRESS.sub(lambda found: f"{found[1]}:…/{_last(found[0])}", redact(text))
-    text = _PATH.sub(lambda found: f"…/{_last(found[0])}", text)
-    for name in _host_names():
-        text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", HOST, text)
-    return text
+LONG_BYTES = 5_000_000  # of a log beyond that, the end says what went wrong
 
 
 def public_tree(tree: Any) -> Any:
     """The same of every text in what JSON can hold. Keys and single words, which may name anything, stay."""
     if isinstance(tree, Mapping):
-        return {key: public_tree(value) for key, value in tree.items()}
+        return {key: _public_value(str(key), value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
         return [public_tree(value) for value in tree]
     return public_text(tree) if isinstance(tree, str) and re.search(r"[\s/]", tree) else tree
+
+
+def _public_value(key: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return public_tree(value)
+    if is_secret_name(key):
+        return HIDDEN
+    if key == "address":  # of a cluster: a single word, and a host all the same
+        return public_text(f"{key}={value}").removeprefix(f"{key}=")
+    return public_tree(value)
 
 
 def public_copy(path: Path) -> str | None:
     """The text to upload instead of the file; None if the file itself may go up."""
     if path.suffix not in TEXT_SUFFIXES:
         return None
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text, is_whole = _text(path)
     try:
-        tree = json.loads(text) if path.suffix == ".json" else None
+        tree = json.loads(text) if path.suffix == ".json" and is_whole else None
     except ValueError:
         tree = None
     if isinstance(tree, dict):
@@ -57,19 +52,19 @@ def public_copy(path: Path) -> str | None:
         shown = sealed(_unsealed(shown)) if CHECKSUM in shown else shown
         return json.dumps(shown, indent=2, ensure_ascii=False)
     shown = public_text(text)
-    return None if shown == text else shown
+    return None if shown == text and is_whole else shown
+
+
+def _text(path: Path) -> tuple[str, bool]:
+    """(the text, whether that is all of it): a log may be longer than anybody wants to upload."""
+    with open(path, "rb") as file:
+        left_out = file.seek(0, 2) - LONG_BYTES if path.suffix == ".txt" else 0
+        file.seek(max(0, left_out))
+        text = file.read().decode(errors="replace")
+    if left_out <= 0:
+        return text, True
+    return f"[the first {left_out:,} bytes are left out]\n{text}", False
 
 
 def _unsealed(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in tree.items() if key != CHECKSUM}
-
-
-def _last(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2]
-
-
-@functools.cache
-def _host_names() -> tuple[str, ...]:
-    """This machine's names, the longest first. Too short or too common a word says nothing of a host."""
-    names = {socket.gethostname(), socket.gethostname().partition(".")[0]}
-    return tuple(sorted((n for n in names if len(n) > 2 and n != "localhost"), key=len, reverse=True))

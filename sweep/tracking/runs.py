@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.tracking import content, notes
-from sweep.tracking.client import Client
+from sweep.tracking.client import Client, RejectedError
 from sweep.tracking.state import State
 
 EXPERIMENT_TAGS = {
@@ -54,12 +55,18 @@ class SweepRuns:
             self._find_or_create(experiment_id)
             compare = True
         compare |= len(known["trials"]) <= COMPARED_ANYWAY
-        if not known.get("has_params"):
-            self._client.log(known["run_id"], params=content.sweep_params(self._sweep))
-            known["has_params"] = True
+        self._describe(known)
         self._client.set_status(known["run_id"], "RUNNING")
         self._take_over(compare=compare)
         self._state.save_whole()
+
+    def _describe(self, known: dict[str, Any]) -> None:
+        """How the last command ran the sweep. Parameters of a run cannot change: the first ones stay."""
+        if not known.get("has_params"):
+            with contextlib.suppress(RejectedError):
+                self._client.log(known["run_id"], params=content.sweep_params(self._sweep))
+            known["has_params"] = True
+        self._client.log(known["run_id"], tags=content.command_tags(self._sweep))
 
     def create_trial(self, spec_id: str, name: str, tags: Mapping[str, str], start_ms: int) -> str:
         """The id of the trial's new run; of the one that an unanswered request has made, if there is one."""
@@ -82,6 +89,9 @@ class SweepRuns:
     def end_stragglers(self) -> None:
         """Leave no run running: what the server still holds for running is ended, or is one too many."""
         known = self._state.server
+        for run in self._client.runs_tagged(known["experiment_id"], self._of_sweep()):
+            if run.run_id != known["run_id"]:  # made by a request that nobody waited for any more
+                self._client.delete_run(run.run_id)
         for run in self._client.runs_tagged(known["experiment_id"], self._of_trials(), status="RUNNING"):
             entry = known["trials"].get(run.spec_id, {})
             if entry.get("run_id") != run.run_id:
@@ -99,12 +109,11 @@ class SweepRuns:
         name = str(self._sweep.get("name"))
         known.clear()
         known |= {"experiment_id": experiment_id, "parent": {}, "trials": {}}
-        mine = {UID_TAG: self._uid, "kind": "sweep"}
-        found = self._client.runs_tagged(experiment_id, mine)
+        found = self._client.runs_tagged(experiment_id, self._of_sweep())
         if found:
             run_id = found[0].run_id
         else:
-            tags = {**content.sweep_tags(self._sweep), **mine, "mlflow.runColor": content.SWEEP_COLOUR}
+            tags = {**content.sweep_tags(self._sweep), **self._of_sweep()}
             start_ms = round(1000 * float(self._sweep.get("started_at") or time.time()))
             run_id = self._client.create_run(experiment_id, f"sweep {name}", tags, start_ms)
         # The value of the tag that the view filters by, and the view's own name in its address. Two folders
@@ -136,6 +145,9 @@ class SweepRuns:
             self._state.server["experiment_id"], {**self._of_trials(), "spec_id": spec_id}
         )
         return found[0].run_id if found else None
+
+    def _of_sweep(self) -> dict[str, str]:
+        return {UID_TAG: self._uid, "kind": "sweep"}
 
     def _of_trials(self) -> dict[str, str]:
         return {"mlflow.parentRunId": self._state.server["run_id"]}

@@ -45,8 +45,8 @@ class State:
     def save(self) -> None:
         """Append what has changed to the journal; fold that into the file when it has grown long."""
         head = {key: value for key, value in self.server.items() if key != "trials"}
-        if not self._touched and repr(head) == self._saved_head:
-            return
+        if not head or (not self._touched and repr(head) == self._saved_head):
+            return  # nothing new, or a server that has never answered
         trials = self.server.get("trials", {})
         line = {
             "generation": self._file["generation"],
@@ -102,6 +102,15 @@ def read_file(folder: Path) -> dict[str, Any]:
             server.setdefault("trials", {}).update(line["trials"])
             content["latest"] = line["server"]
     return content
+
+
+def known_servers(folder: Path) -> list[str]:
+    """The servers (addresses without credentials) that the sweep was logged to, the first one first."""
+    try:
+        servers = read_file(folder)["servers"]
+    except UserError:
+        return []
+    return [address for address, known in servers.items() if known.get("run_id")]
 
 
 def read_state(folder: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,8 +20,9 @@ class Watch:
     """The trials of a sweep that have files, the timings, and what may have changed among them."""
 
     def __init__(self, folder: Path) -> None:
-        self._trials = _Listing(folder / "trials")
-        self._timings = _Listing(folder / "timing")
+        # Not what somebody has put beside the trials, such as a copy of one under another name.
+        self._trials = _Listing(folder / "trials", re.compile(r"[0-9a-f]+"))
+        self._timings = _Listing(folder / "timing", re.compile(r"[^.].*\.json"))
         self._timed: dict[str, Path] = {}  # arch_id -> its timing in the newest setting
         self._jobs = folder / "jobs.jsonl"
         self._jobs_at = 0
@@ -69,15 +71,16 @@ class Watch:
 
     def _newest_timings(self) -> dict[str, Path]:
         """One setting for all: the newest, which is that of the last command."""
-        paths = [self._timings.folder / name for name in self._timings.names if name.endswith(".json")]
+        paths = [self._timings.folder / name for name in self._timings.names]
         return {path.name.split("__")[0]: path for path in sorted(paths, key=lambda p: p.stat().st_mtime)}
 
 
 class _Listing:
-    """The names in a folder, listed again only when it has changed."""
+    """The names in a folder that fit a pattern, listed again only when it has changed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pattern: re.Pattern[str]) -> None:
         self.folder = folder
+        self._pattern = pattern
         self.names: set[str] = set()
         self._mtime_ns = -1
         self._young_until = 0.0
@@ -98,7 +101,7 @@ class _Listing:
             self._is_stale = True
         started = time.monotonic()
         if anew or ((self._is_stale or self.is_young()) and started >= self._not_before):
-            self.names = {name for name in os.listdir(self.folder) if not name.startswith(".")}
+            self.names = {name for name in os.listdir(self.folder) if self._pattern.fullmatch(name)}
             self._is_stale = False
             self._not_before = started + (time.monotonic() - started) / LISTING_SHARE
         return self.names

@@ -41,6 +41,7 @@ class Whole:
         self._sweep = sweep
         self._say = say
         self._rejected: set[str] = set()
+        self._damaged: set[str] = set()
         self._several_lmbdas = False
         self._planned = 0
         self.forget()
@@ -86,6 +87,14 @@ class Whole:
             self._say(
                 f"MLflow refuses the record of trial {spec_id} ({error}); the trial's files are complete"
             )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # nothing that rdc writes
+            self.note_damage(spec_id, f"{type(error).__name__}: {error}")
+
+    def note_damage(self, spec_id: str, what: str) -> None:
+        """Files of the trial are not as it wrote them; said once."""
+        if spec_id not in self._damaged:
+            self._damaged.add(spec_id)
+            self._say(f"trial {spec_id}: its files are damaged ({what}), so that MLflow lacks a part of it")
 
     def set_view(self, trials: Collection[Mapping[str, Any]] = ()) -> None:
         """Write the prepared charts and table; what nobody has a value for is left out once that is known."""
@@ -182,13 +191,20 @@ class Whole:
         run_id, parent = self._known["run_id"], self._known["parent"]
         paths = (path for pattern in SWEEP_ARTIFACTS for path in sorted(self._folder.glob(pattern)))
         self._upload(run_id, parent, paths)
-        # As the driver has closed it, with the end that what we were given lacks.
-        record = self._folder / SWEEP_FILE
-        sweep = read_json(record) if record.exists() else self._sweep
+        sweep = self._closed_sweep()
         text = json.dumps(public_tree(sweep), indent=2, ensure_ascii=False)
         if parent.get("sweep_crc32") != zlib.crc32(text.encode()):
             self._client.log_text(run_id, text, "sweep.json")
             parent["sweep_crc32"] = zlib.crc32(text.encode())
+
+    def ended_at(self) -> float:
+        """Unix time of the sweep's end."""
+        return float(self._closed_sweep().get("ended_at") or time.time())
+
+    def _closed_sweep(self) -> Mapping[str, Any]:
+        """As the driver has closed it, with the end that what we were given lacks."""
+        record = self._folder / SWEEP_FILE
+        return dict(read_json(record)) if record.exists() else self._sweep
 
     def _upload(self, run_id: str, entry: dict[str, Any], paths: Iterable[Path]) -> bool:
         """Those of the files that are new or have changed; whether there were any."""

@@ -42,14 +42,16 @@ def logged_sweep(runs: Path) -> SyntheticSweep:
     sweep.write_timing(1)
     mirror.sync(None)
     write_report(sweep.folder, print_table=False)
-    record(sweep, tracking={**SETTINGS, "name": "mlflow"}, status="finished")
+    record(sweep, tracking={**SETTINGS, "name": "mlflow"}, status="finished", ended_at=sweep.start_t + 500.0)
     mirror.sync("FINISHED")
     return sweep
 
 
-def record(sweep: SyntheticSweep, *, tracking: dict[str, object], status: str) -> None:
+def record(
+    sweep: SyntheticSweep, *, tracking: dict[str, object], status: str, ended_at: float | None = None
+) -> None:
     """What a driver writes into sweep.json."""
-    content = sweep.sweep | {"status": status}
+    content = sweep.sweep | {"status": status, "ended_at": ended_at}
     content["config"]["tracking"] = tracking
     (sweep.folder / "sweep.json").write_text(json.dumps(content))
 

@@ -99,8 +99,8 @@ def test_the_sweeps_params_leave_the_trackers_address_out() -> None:
     config = {"lmbda": 0.013, "depth": {"channels": [8]}, "tracking": {"uri": "http://user:pw@host"}}
     sweep = {"config": config}
     assert content.sweep_params(sweep) == {"lmbda": "0.013"}
-    tags = content.sweep_tags({**sweep, "command": "python -m sweep tracking.uri=http://user:pw@host"})
-    assert tags["mlflow.source.name"] == "python -m sweep tracking.uri=http://***@host"
+    tags = content.command_tags({**sweep, "command": "python -m sweep tracking.uri=http://user:pw@host"})
+    assert tags["mlflow.source.name"] == "python -m sweep tracking.uri=http://***@HOST"
 
 
 def test_events_and_other_keys_are_no_curve() -> None:

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis import public
 from rdc.errors import UserError
 from rdc.files import is_intact, sealed
-from sweep.tracking import check_tracking, public
+from sweep.tracking import check_tracking
 from sweep.tracking.address import artifact_root, redact, redact_tree
 from sweep.tracking.public import public_copy, public_text, public_tree
 from tests.sweep.synthetic_sweep import SyntheticSweep
@@ -33,12 +34,14 @@ SECRET = "s3cr3t-w0rd"
         ('File "/srv/bob/rdc/train.py", line 3', 'File "…/train.py", line 3'),
         ("data.train=[/data/a,/data/b] runs_dir=~/runs", "data.train=[…/a,…/b] runs_dir=…/runs"),
         ("sqlite:////srv/bob/mlflow.db is locked", "sqlite:…/mlflow.db is locked"),
-        ("postgresql://me:pw@db.example/x", "postgresql://***@db.example/x"),
+        ("postgresql://me:pw@db.example/x", "postgresql://***@HOST/x"),
         (
             "kMAC/px, conv/none/conv, 1/2, a / b, n/a, <b>x</b>",
             "kMAC/px, conv/none/conv, 1/2, a / b, n/a, <b>x</b>",
         ),
-        ("http://tracker:5000/base/path", "http://tracker:5000/base/path"),
+        ("http://tracker:5000/base/path", "http://HOST:5000/base/path"),
+        ("cluster.address=head:6379 or ray://head:10001", "cluster.address=HOST:6379 or ray://HOST:10001"),
+        ("https://r0k.us/kodak and s3://bucket/x", "https://r0k.us/kodak and s3://bucket/x"),
         ("s3:/key:secret@bucket/x", "s3:/***@bucket/x"),
     ],
 )

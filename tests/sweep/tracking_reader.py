@@ -57,7 +57,7 @@ class Server:
         return {file.path for file in self.client.list_artifacts(run.info.run_id)}
 
     def content(self) -> dict[str, dict[str, Any]]:
-        """All that the runs hold but ids and what depends on the moment of logging; the sweep's own is ""."""
+        """All that the runs hold but ids; the sweep's own is ""."""
         return {run.data.tags.get("spec_id", ""): self._content_of(run) for run in self.runs()}
 
     def _content_of(self, run: Any) -> dict[str, Any]:
@@ -65,6 +65,7 @@ class Server:
         return {
             "name": run.info.run_name,
             "status": run.info.status,
+            "start and end": (run.info.start_time, run.info.end_time),
             "params": run.data.params,
             "tags": {key: value for key, value in run.data.tags.items() if key != "mlflow.parentRunId"},
             "metrics": {
