@@ -123,6 +123,7 @@ class Search:
         """Tell the study of those that were stopped early, unless the search goes on in a later command."""
         if not self.done:
             return
+        self._study.close()
         stopped = self.stopped()
         for entry in self._entries.values():
             steps = [stopped[t.spec_id] for t in entry.architecture.trials if t.spec_id in stopped]
@@ -238,11 +239,13 @@ class Search:
     def _random_unseen(self) -> _Entry | None:
         """A random point that was not met before and may be trained; None, and said so, if there is none."""
         drawn = 0
+        why = "that is all that it holds within the limits"
         for params in self._space.in_random_order(self._random):
             point = self._space.point(params)
             if point in self._seen:
                 continue
             if (drawn := drawn + 1) > _MAX_DRAWN:
+                why = f"of {_MAX_DRAWN} more random points none may be trained"
                 break
             found = self._choose(point)
             if (
@@ -260,10 +263,8 @@ class Search:
             self._study.limit(number, self._objectives.violations(found.costs))
             return self._add(found, params, number)
         self._exhausted = True
-        self._say(
-            f"the space is exhausted: {len(self._entries)} architectures are all that it holds within the "
-            f"limits, fewer than search.trials={self._wanted}"
-        )
+        count = f"{len(self._entries)} architectures of search.trials={self._wanted}"
+        self._say(f"the space is exhausted: {count}; {why}")
         return None
 
     def _add(self, architecture: Architecture, params: Params, number: int | None) -> _Entry:

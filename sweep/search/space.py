@@ -99,26 +99,41 @@ class Space:
         sizes = [branch.size for branch in self.branches]
         return None if None in sizes else sum(size for size in sizes if size is not None)
 
+    @property
+    def is_listed(self) -> bool:
+        """Whether `in_random_order` goes through all points."""
+        return self.size is not None and self.size <= _MAX_COUNTED
+
     @functools.cached_property
     def parameters(self) -> dict[str, dict[str, Axis]]:
-        """Branch -> name of a search's parameter -> axis. Branches share no axis."""
-        if len(self.branches) == 1:
-            return {branch.name: dict(branch.axes) for branch in self.branches}
+        """Branch -> name of a search's parameter -> axis. Branches share no axis.
+
+        An axis of one value is none: a search cannot vary it.
+        """
         return {
-            branch.name: {f"{branch.name}/{key}": axis for key, axis in branch.axes.items()}
+            branch.name: {
+                self._parameter(branch, key): axis
+                for key, axis in branch.axes.items()
+                if not isinstance(axis, Choices) or len(axis.options) > 1
+            }
             for branch in self.branches
         }
 
     def axes_of(self, params: Params) -> dict[str, Axis]:
-        """The axes of the branch that the parameters choose."""
-        return self.parameters[params.get(BRANCH, self.branches[0].name)]
+        """The axes that vary in the branch that the parameters choose."""
+        return self.parameters[self._branch(params).name]
 
     def point(self, params: Params) -> Point:
-        """The overrides that the parameters stand for."""
+        """The overrides that the parameters stand for, and those that all of their branch share."""
+        branch = self._branch(params)
+        varying = self.parameters[branch.name]
         texts: list[str] = []
-        for name, axis in self.axes_of(params).items():
-            value = params[name]
-            texts += axis.options[value] if isinstance(axis, Choices) else axis.overrides(value)
+        for key, axis in branch.axes.items():
+            name = self._parameter(branch, key)
+            if isinstance(axis, Choices):
+                texts += axis.options[params[name] if name in varying else next(iter(axis.options))]
+            else:
+                texts += axis.overrides(params[name])
         return tuple(texts)
 
     def draw(self, random: np.random.Generator) -> Params:
@@ -135,7 +150,7 @@ class Space:
 
     def in_random_order(self, random: np.random.Generator) -> Iterator[Params]:
         """Every point once where they can be counted, else a good number of random ones."""
-        if self.size is None or self.size > _MAX_COUNTED:
+        if not self.is_listed:
             yield from (self.draw(random) for _ in range(_MAX_COUNTED))
             return
         everything = list(itertools.chain.from_iterable(map(self._all_of, self.branches)))
@@ -147,7 +162,7 @@ class Space:
         points = []
         for branch in self.branches:
             values = {name: _some_values(axis) for name, axis in self.parameters[branch.name].items()}
-            for turn in range(max(map(len, values.values()), default=0)):
+            for turn in range(max(map(len, values.values()), default=1)):
                 chosen = {name: some[turn % len(some)] for name, some in values.items()}
                 points.append(self.point(self._of_branch(branch) | chosen))
         return points
@@ -159,6 +174,14 @@ class Space:
             axes = {key: _plain_axis(axis) for key, axis in branch.axes.items()}
             plain.append([branch.name, axes])
         return plain
+
+    def _branch(self, params: Params) -> Branch:
+        name = params.get(BRANCH, self.branches[0].name)
+        return next(branch for branch in self.branches if branch.name == name)
+
+    def _parameter(self, branch: Branch, key: str) -> str:
+        """What a search calls an axis."""
+        return key if len(self.branches) == 1 else f"{branch.name}/{key}"
 
     def _of_branch(self, branch: Branch) -> Params:
         return {BRANCH: branch.name} if len(self.branches) > 1 else {}

@@ -45,6 +45,7 @@ def open_search(
         sampler=search.name,  # type: ignore[arg-type]  # the driver opens no search for a grid
         seed=search.seed,
         population=search.first_random,
+        about=_about(plan),
     )
     say(f"search={search.name} by {search.wanted.text}, study {name}")
     return Search(
@@ -93,6 +94,21 @@ def study_name(plan: SweepPlan) -> str:
     ]
     digest = hashlib.sha256(json.dumps(to_plain(question), sort_keys=True).encode()).hexdigest()
     return f"{settings.name}-{digest[:8]}"
+
+
+def _about(plan: SweepPlan) -> dict[str, Any]:
+    """What tells the studies of a storage apart, for people."""
+    settings, search, recipe = plan.settings, plan.settings.search, plan.settings.budget.recipe
+    steps = f"{recipe.steps} steps of {recipe.batch_size} crops of {recipe.crop_px} px"
+    return {
+        "space": settings.space.name,
+        "objectives": search.wanted.text,
+        "limits": dict(search.wanted.limits),
+        "lmbda": settings.lmbdas[0],
+        "seeds": list(settings.seeds),
+        "budget": f"{settings.budget.name}: {steps}, {plan.precision}",
+        "images": f"{plan.data.train.name}, evaluated on {plan.data.evaluation.name}",
+    }
 
 
 def _require_anchors(plan: SweepPlan) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from rdc.errors import UserError
 from sweep.search.objectives import Objectives
 from sweep.search.space import BRANCH, Axis, Choices, Params, Space
-from sweep.tracking.address import redact
+from sweep.tracking.address import redact, redact_value
 
 JOURNAL_FILE = "optuna.journal"
 State = Literal["RUNNING", "COMPLETE", "FAIL", "PRUNED", "WAITING"]
@@ -44,9 +44,10 @@ class PastTrial:
 class Study:
     """Ask and tell by trial numbers and plain values."""
 
-    def __init__(self, study: Any, space: Space) -> None:
+    def __init__(self, study: Any, space: Space, *, where: str) -> None:
         self._study = study
         self._space = space
+        self._where = where  # the storage, as it may be shown
         self._open: dict[int, Any] = {}  # number -> optuna.Trial, of those asked by this command
         self._popped: list[tuple[int, Params]] = []  # asked, and not yet handed out
 
@@ -71,7 +72,7 @@ class Study:
         """(number, parameters) that the sampler suggests; the trial is running until told of."""
         if self._popped:
             return self._popped.pop()
-        with _quiet():
+        with _quiet(), _stored(self._where):
             trial = self._study.ask()
             params = self._suggest(trial)
         self._open[trial.number] = trial
@@ -79,7 +80,8 @@ class Study:
 
     def ask_for(self, params: Params) -> int:
         """Open a trial of these very parameters."""
-        self._study.enqueue_trial(params)
+        with _stored(self._where):
+            self._study.enqueue_trial(params)
         earlier = []
         while (asked := self.ask())[1] != params:  # somebody else has put a trial into the queue
             earlier.append(asked)
@@ -89,13 +91,15 @@ class Study:
     def note(self, number: int, **attrs: Any) -> None:
         """Attach facts to a trial that this command has asked for; to older ones nothing can be added."""
         if number in self._open:
-            for key, value in attrs.items():
-                self._open[number].set_user_attr(key, value)
+            with _stored(self._where):
+                for key, value in attrs.items():
+                    self._open[number].set_user_attr(key, value)
 
     def limit(self, number: int, violations: Mapping[str, float]) -> None:
         """How far a trial of this command is above each limit."""
-        for name, value in violations.items():
-            self._open[number].set_constraint(name, value)
+        with _stored(self._where):
+            for name, value in violations.items():
+                self._open[number].set_constraint(name, value)
 
     def tell(self, number: int, values: Sequence[float]) -> None:
         """The trial's objectives. It must be running."""
@@ -109,11 +113,25 @@ class Study:
         """The trial was rejected or stopped early."""
         self._tell(number, state="PRUNED")
 
+    def close(self) -> None:
+        """Nothing more is asked: end what was taken from the queue and not handed out."""
+        for number, _ in self._popped:
+            self.fail(number)
+        self._popped.clear()
+
     def _tell(self, number: int, *, values: list[float] | None = None, state: str | None = None) -> None:
         import optuna
 
-        with _quiet():
-            self._study.tell(number, values, state=optuna.trial.TrialState[state] if state else None)
+        with _quiet(), _stored(self._where):
+            try:
+                self._study.tell(number, values, state=optuna.trial.TrialState[state] if state else None)
+            except ValueError:
+                if not self._study.get_trials(deepcopy=False)[number].state.is_finished():
+                    raise
+                raise UserError(
+                    f"search.storage={self._where}: somebody else has ended trial {number} of study "
+                    f"{self.name}; sweeps that share a storage need different names (name=...)"
+                ) from None
         self._open.pop(number, None)
 
     def _suggest(self, trial: Any) -> Params:
@@ -137,27 +155,34 @@ def open_study(
     sampler: SamplerName,
     seed: int,
     population: int,
+    about: Mapping[str, Any],
 ) -> Study:
     """Create the study or continue it; UserError says what is wrong with the storage, without its password.
 
     storage: None for the journal in the sweep's folder. seed: the sampler's is derived from it and from how
-    many trials there are, or a restart would suggest the same points again.
+    many trials there are, or a restart would suggest the same points again. about: what the study asks, in
+    plain words for whoever opens it.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    opened = _journal(folder / JOURNAL_FILE) if storage is None else _database(storage)
-    where = str(folder / JOURNAL_FILE) if storage is None else redact(storage)
+    journal = folder / JOURNAL_FILE
+    where = str(journal) if storage is None else redact_value(storage)
     directions: Any = list(objectives.directions)
-    with _quiet(), _explained(where):
+    with _quiet(), _undamaged(journal) if storage is None else _explained(where):
         study = optuna.create_study(
-            study_name=name, storage=opened, directions=directions, load_if_exists=True
+            study_name=name,
+            storage=_journal(journal) if storage is None else _database(storage),
+            directions=directions,
+            load_if_exists=True,
         )
         study.set_metric_names(list(objectives.names))
+        for key, value in about.items():
+            study.set_user_attr(key, value)
         count = len(study.get_trials(deepcopy=False))
         derived = int(np.random.SeedSequence([seed, count]).generate_state(1)[0])
         study.sampler = _sampler(sampler, space, derived, population)
-    return Study(study, space)
+    return Study(study, space, where=where)
 
 
 def _journal(path: Path) -> Any:
@@ -165,13 +190,7 @@ def _journal(path: Path) -> Any:
     from optuna.storages.journal import JournalFileBackend
 
     _mend(path)
-    try:
-        return JournalStorage(JournalFileBackend(str(path)))
-    except (ValueError, KeyError, AssertionError) as error:
-        raise UserError(
-            f"{path}: is damaged ({type(error).__name__}); move it away, and the same command asks anew and "
-            "trains nothing again"
-        ) from None
+    return JournalStorage(JournalFileBackend(str(path)))
 
 
 def _mend(path: Path) -> None:
@@ -193,8 +212,19 @@ def _mend(path: Path) -> None:
 def _database(storage: str) -> Any:
     from optuna.storages import RDBStorage
 
-    with _explained(redact(storage)), _quiet():
-        return RDBStorage(storage)
+    # Before a connection of the pool is used it is tried: the server may have been restarted since.
+    return RDBStorage(storage, engine_kwargs={"pool_pre_ping": True})
+
+
+@contextlib.contextmanager
+def _undamaged(journal: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, AssertionError) as error:
+        raise UserError(
+            f"{journal}: is damaged ({type(error).__name__}); move it away, and the same command asks anew "
+            "and trains nothing again"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -202,15 +232,31 @@ def _explained(where: str) -> Iterator[None]:
     """What a storage raises, as one line that says where and keeps the password to itself."""
     try:
         yield
-    except UserError:
-        raise
     except ModuleNotFoundError as error:
         raise UserError(
             f"search.storage={where}: needs the package {error.name}; install it with pip"
         ) from None
     except Exception as error:
-        first = (redact(str(error)).strip().splitlines() or [""])[0]
-        raise UserError(f"search.storage={where}: {type(error).__name__}: {first}") from None
+        raise UserError(f"search.storage={where}: {_first_line(error)}") from None
+
+
+@contextlib.contextmanager
+def _stored(where: str) -> Iterator[None]:
+    """What a storage raises in the middle of a search, and nothing that is a mistake of ours."""
+    from optuna.exceptions import OptunaError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (OptunaError, SQLAlchemyError) as error:
+        raise UserError(
+            f"search.storage={where}: {_first_line(error)}; the same command goes on once it is back"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    lines = redact(str(error)).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"
 
 
 @contextlib.contextmanager
@@ -245,10 +291,33 @@ def _sampler(name: SamplerName, space: Space, seed: int, population: int) -> Any
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     if name == "tpe":
-        return optuna.samplers.TPESampler(
-            seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=population
-        )
+        return _branched_tpe(seed, population)
     return _branched_nsga2(space, seed, population)
+
+
+class _BranchesInTurn:
+    """For samplers whose first trials are random: those take the branches in turn.
+
+    Of a handful of them, chance would give most to one family and none to another.
+    """
+
+    first_random = 0
+
+    def sample_independent(self, study: Any, trial: Any, name: str, distribution: Any) -> Any:
+        if name == BRANCH and trial.number < self.first_random:
+            return distribution.choices[trial.number % len(distribution.choices)]
+        return super().sample_independent(study, trial, name, distribution)  # type: ignore[misc]
+
+
+def _branched_tpe(seed: int, population: int) -> Any:
+    from optuna.samplers import TPESampler
+
+    class BranchedTPE(_BranchesInTurn, TPESampler):
+        first_random = population
+
+    return BranchedTPE(
+        seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=population
+    )
 
 
 def _branched_nsga2(space: Space, seed: int, population: int) -> Any:
@@ -263,7 +332,9 @@ def _branched_nsga2(space: Space, seed: int, population: int) -> Any:
             Choices(options={branch.name: (branch.name,) for branch in space.branches})
         )
 
-    class BranchedNSGAII(NSGAIISampler):
+    class BranchedNSGAII(_BranchesInTurn, NSGAIISampler):
+        first_random = population
+
         def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
             return {name: found for name, found in searched.items() if not found.single()}
 

@@ -198,6 +198,8 @@ class ListStudy:
     def prune(self, number: int) -> None:
         self._end(number, "PRUNED")
 
+    def close(self) -> None: ...
+
     def _end(self, number: int, state: str) -> None:
         assert self.states[number] == "RUNNING", f"trial {number} has ended as {self.states[number]}"
         self.states[number] = state

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rdc.errors import UserError
 from sweep.search.rungs import Rungs
+from sweep.search.space import Space, read_branches
 from sweep.search.study import SamplerName, Study, open_study
 from tests.sweep.searching import (
     ARCHITECTURES,
@@ -38,6 +40,7 @@ def real_study(folder: Path, sampler: SamplerName, seed: int = 0) -> Study:
         sampler=sampler,
         seed=seed,
         population=4,
+        about={"lmbda": 0.01},
     )
 
 
@@ -127,7 +130,8 @@ def test_limits_reject_before_training_and_say_so(tmp_path: Path) -> None:
     source = search(world, study, wanted=9, limits={"kmac_per_px_dec": 5.5}, say=said.append)
     drive(source, world, np.random.default_rng(0))
     assert len(world.results) == 5  # costs are 1, 2, 3, ... in the order in which points are met
-    assert "the space is exhausted: 5 architectures are all that it holds within the limits" in said[0]
+    found = "the space is exhausted: 5 architectures of search.trials=9"
+    assert said[0] == f"{found}; that is all that it holds within the limits"
     rejected = [past for past in study.history() if "rejected" in past.attrs]
     assert rejected[0].state == "PRUNED"
     assert rejected[0].attrs["rejected"] == "above its limit: kmac_per_px_dec 6 of at most 5.5"
@@ -140,6 +144,18 @@ def test_impossible_points_are_rejected(tmp_path: Path) -> None:
     drive(search(world, study, wanted=99), world, np.random.default_rng(0))
     assert len(world.results) == 7
     assert {p.attrs["rejected"] for p in study.history() if "rejected" in p.attrs} == {"impossible"}
+
+
+def test_a_space_that_cannot_be_listed_is_given_up_and_nothing_is_claimed_of_it(tmp_path: Path) -> None:
+    axes = {"depth.latent_channels": {"low": 8, "high": 10**6}}
+    world, said = World(tmp_path, refuse=lambda point: True), list[str]()
+    suggestions = [{"depth.latent_channels": 8}]
+    space = Space(read_branches(axes, None))
+    source = search(world, ListStudy(suggestions), wanted=2, space=space, say=said.append)
+    assert source.ask(1) == []
+    assert source.done
+    found = "the space is exhausted: 0 architectures of search.trials=2"
+    assert said == [f"{found}; of 1000 more random points none may be trained"]
 
 
 def test_a_failed_architecture_says_nothing_and_is_tried_once_per_command(tmp_path: Path) -> None:
@@ -198,6 +214,47 @@ def test_a_real_study_survives_its_drivers(tmp_path: Path, sampler: SamplerName)
     assert [states for states in own_trials(history).values()] == [["COMPLETE"]] * 12
 
 
+def test_what_somebody_has_put_into_the_queue_is_ended_too(tmp_path: Path) -> None:
+    """As a driver leaves it that is killed between putting a trial there and taking it out again."""
+    world, study = World(tmp_path), real_study(tmp_path, "random")
+    rungs = search(world, study, wanted=4, rungs=Rungs([20], 2))
+    drive(rungs, world, np.random.default_rng(0))
+    assert rungs.stopped()
+    seen = [past.params for past in study.history()]
+    study._study.enqueue_trial(next(params for params in PARAMS if params not in seen))
+    drive(search(world, real_study(tmp_path, "random"), wanted=4), world, np.random.default_rng(0))
+    history = real_study(tmp_path, "random").history()
+    assert {past.state for past in history} == {"COMPLETE", "PRUNED", "FAIL"}
+    assert len(world.finished_runs) == 4
+
+
+def test_a_trial_that_another_sweep_has_ended_is_an_error_in_one_line(tmp_path: Path) -> None:
+    one, other = real_study(tmp_path, "random"), real_study(tmp_path, "random")
+    number, _ = one.ask()
+    other.fail(number)
+    with pytest.raises(UserError, match=r"somebody else has ended trial 0 of study study; .*name=") as caught:
+        one.tell(number, [1.0, 2.0])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", [b"\0", b'"', b"\xff", b"}\n{"], ids=repr)
+def test_a_damaged_journal_is_named_with_the_way_out(tmp_path: Path, damage: bytes) -> None:
+    world = World(tmp_path)
+    drive(search(world, real_study(tmp_path, "random"), wanted=3), world, np.random.default_rng(0))
+    journal = tmp_path / "optuna.journal"
+    content = journal.read_bytes()
+    middle = content.index(b"user_attr")
+    journal.write_bytes(content[:middle] + damage + content[middle:])
+    with pytest.raises(UserError, match=r"optuna\.journal: is damaged \(.*\); move it away"):
+        real_study(tmp_path, "random")
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe"])
+def test_the_first_trials_take_the_branches_in_turn(tmp_path: Path, sampler: SamplerName) -> None:
+    study = real_study(tmp_path, sampler)
+    assert [study.ask()[1]["branch"] for _ in range(4)] == ["conv", "swint"] * 2
+
+
 def test_a_restart_does_not_suggest_the_same_again(tmp_path: Path) -> None:
     first = [real_study(tmp_path, "random").ask()[1] for _ in range(6)]
     assert len({str(params) for params in first}) > 2
@@ -210,8 +267,8 @@ def test_children_cross_inside_their_branch() -> None:
     from sweep.search.study import child_params
 
     random = np.random.default_rng(0)
-    conv = {"branch": "conv", "conv/transform": "conv", "conv/depth.latent_channels": "8"}
-    swint = {"branch": "swint", "swint/transform": "swint", "swint/transform.window": "4"}
+    conv = {"branch": "conv", "conv/depth.latent_channels": "8"}
+    swint = {"branch": "swint", "swint/transform.window": "4"}
     parents = [
         SimpleNamespace(params={**conv, "conv/transform.norm": "gdn"}, values=[1.0, 2.0]),
         SimpleNamespace(params={**swint, "swint/transform.head_dim": "16"}, values=[2.0, 1.0]),
