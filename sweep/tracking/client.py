@@ -35,6 +35,8 @@ _NETWORK_REASON = re.compile(
     r"|\[SSL[^]]*\][^'()]*|Remote end closed connection without response|IncompleteRead",
     flags=re.ASCII,
 )
+# What the client would try again: overload, a server's own trouble, a proxy that cannot reach it.
+_TROUBLE = re.compile(r"too many (\d+) error responses")
 # An answer that is none of MLflow's own, such as a page of a proxy: whatever it says, it decides nothing.
 _FOREIGN = re.compile(r"API request to endpoint (?:\S+ failed with error code (\d+)|was successful but)")
 # How MLflow refuses to write to a run or an experiment that somebody has deleted.
@@ -226,6 +228,9 @@ def _sorted(error: Exception) -> ServerError:
     if foreign is not None:
         status = f"HTTP {foreign[1]}" if foreign[1] else "something else than JSON"
         return ServerError(f"it answers {status}, not as MLflow itself does; a proxy may be in between")
+    trouble = _TROUBLE.search(text)
+    if trouble is not None:
+        return ServerError(f"it answers HTTP {trouble[1]}")
     reason = _NETWORK_REASON.search(text)
     if reason is not None:
         text = reason.group()
