@@ -24,7 +24,11 @@ class StoppedEarly(BaseException):
 
 
 class Preemption:
-    """Listens for SIGTERM. `wanted` says that one has come; a second one ends the process at once."""
+    """Listens for SIGTERM. `wanted` says that one has come.
+
+    Further ones change nothing: batch systems send several, to the process, its group and its container, and
+    the checkpoint that the first one asked for may still be on its way to the disk.
+    """
 
     def __init__(self) -> None:
         self.wanted = False
@@ -59,7 +63,6 @@ class Preemption:
             raise StoppedEarly("preempted")
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.wanted = True
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if self._at_once:
+        first, self.wanted = not self.wanted, True
+        if first and self._at_once:
             self._obey()

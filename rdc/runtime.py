@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ from rdc.machine import (
     synchronize,
 )
 from rdc.models.codec import Codec, build
-from rdc.result import architecture_label
+from rdc.result import architecture_label, set_damaged_aside
 from rdc.spec import arch_id, parse_model
 
 SCHEMA_VERSION = 1
@@ -209,12 +210,23 @@ def _codec(payload: Mapping[str, Any]) -> tuple[Codec, str]:
         codec = build(spec)
         codec.update(force=True, update_quantiles=True)
         return codec, "random"
-    codec, metadata = load_model(path)
+    codec, metadata = _trained(Path(path))
     if codec.spec != spec:
         raise UserError(
             f"{path}: holds architecture {arch_id(codec.spec)}, not {arch_id(spec)}; name its own"
         )
     return codec, f"trained {metadata['extra'].get('spec_id', 'elsewhere')}"
+
+
+def _trained(path: Path) -> tuple[Codec, dict[str, Any]]:
+    """As `load_model`. Damaged weights of a trial are set aside: the sweep's command then trains it again."""
+    try:
+        return load_model(path)
+    except UserError as error:
+        cause = set_damaged_aside(path.parent, every_byte=True)
+        if cause is None:
+            raise
+        raise UserError(f"{path.parent}: {cause}; repeat the command to train it again") from error
 
 
 def _image(path: str | None, height_px: int, width_px: int) -> Tensor:

@@ -26,7 +26,6 @@ from rdc.files import (
     atomic_write_json,
     read_json,
     remove_leftovers,
-    set_aside,
     storing,
 )
 from rdc.fresh_decode import decodes_alike
@@ -45,10 +44,11 @@ from rdc.models.codec import Codec, build
 from rdc.models.layers.wavelet import start_as_wavelet
 from rdc.preempt import Preemption, StoppedEarly
 from rdc.result import (
-    RESULT_FILE,
+    MODEL_FILE,
     identity,
     read_any,
     read_finished,
+    set_damaged_aside,
     shares_of_paper,
     write_result,
 )
@@ -59,12 +59,7 @@ from rdc.zoo import load_external
 
 _log = logging.getLogger(__name__)
 
-SPEC_FILE, MODEL_FILE, LOG_FILE, GRID_FILE = (
-    "spec.json",
-    "model.safetensors",
-    "log.txt",
-    "reconstructions.png",
-)
+SPEC_FILE, LOG_FILE, GRID_FILE = "spec.json", "log.txt", "reconstructions.png"
 
 
 def run_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,13 +81,14 @@ def run_trial(spec: TrialSpec, run: RunSettings) -> dict[str, Any]:
     if finished is not None:
         drop_resume(folder)  # a kill right after the result may have left it
         return finished
-    with storing(folder):
+    preemption = Preemption()
+    with preemption.listening(), storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
         attempt = 1 + int((read_any(folder) or {}).get("attempt", 0))
         atomic_write_json(folder / SPEC_FILE, spec.to_dict())
         with _logging_to(folder / LOG_FILE):
-            result = _attempt(spec, run)
+            result = _attempt(spec, run, preemption)
         if result["status"] not in ("paused", "preempted"):
             result = write_result(folder, {**identity(spec), **result, "attempt": attempt})
         if result["status"] not in ("paused", "preempted", "failed"):
@@ -100,25 +96,23 @@ def run_trial(spec: TrialSpec, run: RunSettings) -> dict[str, Any]:
     return result
 
 
-def _attempt(spec: TrialSpec, run: RunSettings) -> dict[str, Any]:
+def _attempt(spec: TrialSpec, run: RunSettings, preemption: Preemption) -> dict[str, Any]:
     """The trial's own part of the result, however it ends."""
-    preemption = Preemption()
     trial = None
-    with preemption.listening():
-        try:
-            trial = _Trial(spec, run, preemption)
-            return trial.run()
-        except StoppedEarly as stopped:
-            return {"status": stopped.status, "step": trial.step if trial else 0, **stopped.answer}
-        except StorageError:
+    try:
+        trial = _Trial(spec, run, preemption)
+        return trial.run()
+    except StoppedEarly as stopped:
+        return {"status": stopped.status, "step": trial.step if trial else 0, **stopped.answer}
+    except StorageError:
+        raise
+    except Exception as error:  # a failed trial is data; the sweep goes on
+        if preemption.wanted:  # the request ends also what the trial has started, and that may come first
+            return {"status": "preempted", "step": trial.step if trial else 0}
+        if _is_storage(error):
             raise
-        except Exception as error:  # a failed trial is data; the sweep goes on
-            if preemption.wanted:  # the request ends also what the trial has started, and that may come first
-                return {"status": "preempted", "step": trial.step if trial else 0}
-            if _is_storage(error):
-                raise
-            _log.error("trial %s failed:\n%s", spec.spec_id, traceback.format_exc())
-            return _failure(spec, error)
+        _log.error("trial %s failed:\n%s", spec.spec_id, traceback.format_exc())
+        return _failure(spec, error)
 
 
 def train_share(
@@ -144,18 +138,16 @@ class _Trial:
         self.metrics = MetricsLog(self.folder)
         self.preemption = preemption
         self.step = 0  # from which another attempt would go on
-        self.damaged_result: str | None = None
 
     def run(self) -> dict[str, Any]:
         set_threads(self.run_settings.threads)
-        self._set_damaged_result_aside()
-        resume = self._open_resume()
+        resume = self._open_what_is_there()
         self._phase("data")
         with self.preemption.at_once():
             train_set, validation_set, eval_set = self._image_sets()
             crops, validation_images, eval_images = self._caches(train_set, validation_set, eval_set)
         codec, training = self._train(crops, validation_images, resume)
-        self._save(codec, training)
+        model = self._save(codec, training)
         with self.preemption.at_once():
             self._phase("evaluate")
             evaluation = evaluate(
@@ -171,6 +163,7 @@ class _Trial:
         return {
             "status": _status(evaluation, fresh_decode),
             "training": training,
+            "model": model,
             "evaluation": {
                 "dataset": eval_set.name,
                 "dataset_hash": eval_set.content_hash,
@@ -262,25 +255,20 @@ class _Trial:
     def _caches(self, *sets: ImageSet) -> list[PixelCache]:
         return [PixelCache(images, cache_gb=self.run_settings.cache_gb) for images in sets]
 
-    def _open_resume(self) -> ResumePoint | None:
-        point, damage = open_resume(self.folder, spec_id=self.spec.spec_id, device=self.device)
+    def _open_what_is_there(self) -> ResumePoint | None:
+        """What an earlier attempt has left to go on from; files that are not what was written are renamed."""
+        damaged_result = set_damaged_aside(self.folder)
+        point, damaged_resume = open_resume(self.folder, spec_id=self.spec.spec_id, device=self.device)
         self.metrics.truncate(point.metrics_bytes if point else 0)
         self.step = point.progress.step if point else 0
-        if damage is not None:
-            self._damaged("resume_damaged", damage)
-        if self.damaged_result is not None:
-            self._damaged("result_damaged", self.damaged_result)
+        self._report_damage("resume_damaged", damaged_resume)
+        self._report_damage("result_damaged", damaged_result)
         return point
 
-    def _set_damaged_result_aside(self) -> None:
-        """A result.json that cannot be what was written; one of a failed attempt is replaced at the end."""
-        path = self.folder / RESULT_FILE
-        if path.exists() and read_any(self.folder) is None:
-            self.damaged_result = f"{RESULT_FILE} is damaged and is now {set_aside(path).name}"
-
-    def _damaged(self, event: str, cause: str) -> None:
-        _log.warning(cause)
-        self.metrics.event(event, cause=cause)
+    def _report_damage(self, event: str, cause: str | None) -> None:
+        if cause is not None:
+            _log.warning(cause)
+            self.metrics.event(event, cause=cause)
 
     def _phase(self, phase: str) -> None:
         self.metrics.event("phase", phase=phase)
@@ -318,7 +306,8 @@ class _Trial:
             start_as_wavelet(codec)
         return codec.to(self.device)
 
-    def _save(self, codec: Codec, training: Mapping[str, Any]) -> None:
+    def _save(self, codec: Codec, training: Mapping[str, Any]) -> dict[str, Any]:
+        """Write model.safetensors; returns what the result says of it, by which it is known again."""
         spec = self.spec
         extra = {
             "spec_id": spec.spec_id,
@@ -329,7 +318,9 @@ class _Trial:
             "train_data": spec.train_data if spec.weights is None else None,
             **({"weights": to_plain(spec.weights)} if spec.weights is not None else {}),
         }
-        save_model(self.folder / MODEL_FILE, codec, extra=extra)
+        path = self.folder / MODEL_FILE
+        sha256 = save_model(path, codec, extra=extra)
+        return {"sha256": sha256, "bytes": path.stat().st_size}
 
     def _fresh_decode(self, evaluation: Evaluation) -> tuple[dict[str, Any], str | None]:
         wanted = self.run_settings.fresh_decode_images

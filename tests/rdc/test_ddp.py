@@ -30,6 +30,7 @@ from rdc.machine import thread_env
 from rdc.models.codec import build
 from rdc.spec import RunSettings, TrialSpec
 from rdc.trial import run_trial
+from tests.rdc.shared import lasting
 
 
 @given(size=st.integers(1, 9), batch_size=st.integers(1, 70))
@@ -210,8 +211,6 @@ def test_the_processes_end_with_the_trial_that_started_them(make_trial: Any, tmp
 
 @pytest.mark.full
 def test_a_training_over_two_processes_pauses_and_goes_on_alike(make_trial: Any, tmp_path: Path) -> None:
-    from tests.rdc.test_preempt import lasting
-
     spec, run = make_trial(steps=8, batch_size=4, run={"processes": 2})
     paused = run_trial(spec, dataclasses.replace(run, stop_at_step=5))
     assert (paused["status"], paused["step"]) == ("paused", 5)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import resource
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +38,10 @@ from rdc.files import (
 from rdc.models.codec import build
 from rdc.result import read_any, read_finished, write_result
 from rdc.resume import RESUME_FILE, Progress, ResumePoint, open_resume, save_resume
+from rdc.runtime import time_payload
+from rdc.spec import to_plain
 from rdc.trial import run_payload, run_trial
+from tests.rdc.shared import lasting
 
 CPU = torch.device("cpu")
 RESULT = {
@@ -116,6 +121,81 @@ def test_a_damaged_result_is_set_aside_and_the_trial_runs_again(make_trial: Any)
     causes = [r["cause"] for r in read_jsonl(folder / "metrics.jsonl") if r.get("event") == "result_damaged"]
     assert causes == ["result.json is damaged and is now result.json.damaged1"]
     assert causes[0] in (folder / "log.txt").read_text()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, make_trial_once: Any) -> Any:
+    """(spec, settings, result) of a trial that nobody may change: copy its folder."""
+    spec, run = make_trial_once(tmp_path_factory.mktemp("finished"))
+    return spec, run, run_trial(spec, run)
+
+
+@pytest.fixture
+def trial(finished: Any, tmp_path: Path) -> Any:
+    """(spec, settings, result) of a finished trial in a folder of its own."""
+    spec, run, result = finished
+    folder = tmp_path / "copy"
+    shutil.copytree(run.folder, folder)  # with the times of the files
+    return spec, dataclasses.replace(run, folder=str(folder)), result
+
+
+@pytest.mark.parametrize("damage", ["a changed byte", "cut short"])
+def test_damaged_weights_are_set_aside_with_their_result_and_trained_again(trial: Any, damage: str) -> None:
+    spec, run, result = trial
+    folder = Path(run.folder)
+    data = (folder / "model.safetensors").read_bytes()
+    assert result["model"] == {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    status = (folder / "model.safetensors").stat()
+    damaged = data[:-1] if damage == "cut short" else flipped(data, len(data) - 40, 1)
+    (folder / "model.safetensors").write_bytes(damaged)
+    if damage == "cut short":  # as after a power cut: the name and the time are on the disk, the content not
+        os.utime(folder / "model.safetensors", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert read_finished(folder, spec_id=spec.spec_id) is None
+    again = run_trial(spec, run)
+    assert lasting(again) == lasting(result)
+    assert again["attempt"] == 2
+    assert (folder / "model.safetensors").read_bytes() == data
+    assert (folder / "model.safetensors.damaged1").read_bytes() == damaged
+    assert read_json(folder / "result.json.damaged1") == result
+    (cause,) = (
+        r["cause"] for r in read_jsonl(folder / "metrics.jsonl") if r.get("event") == "result_damaged"
+    )
+    assert cause == (
+        "model.safetensors is damaged and is now model.safetensors.damaged1, "
+        "and its result result.json.damaged1"
+    )
+    assert cause in (folder / "log.txt").read_text()
+
+
+def test_weights_that_were_deleted_or_touched_leave_a_result_as_it_is(trial: Any) -> None:
+    spec, run, result = trial
+    folder = Path(run.folder)
+    os.utime(folder / "model.safetensors", (2e9, 2e9))
+    assert read_finished(folder, spec_id=spec.spec_id) == result
+    changed = [(folder / name).stat().st_mtime_ns for name in ("model.safetensors", "result.json")]
+    assert changed[0] == changed[1], "the next time it need not be read"
+    (folder / "model.safetensors").unlink()
+    assert run_trial(spec, run) == result
+
+
+def test_weights_that_changed_on_the_disk_are_found_out_when_they_are_used(
+    trial: Any, tmp_path: Path
+) -> None:
+    """The file keeps its size and time of change, as with a failing disk."""
+    spec, run, result = trial
+    folder = Path(run.folder)
+    file = folder / "model.safetensors"
+    status, data = file.stat(), file.read_bytes()
+    payload = {"model": to_plain(spec.model), "checkpoint": str(file), "device": "cpu", "out": str(tmp_path)}
+    file.write_bytes(flipped(data, len(data) - 40, 1))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert read_finished(folder, spec_id=spec.spec_id) == result
+    with pytest.raises(
+        UserError, match=r"its result result\.json\.damaged1; repeat the command to train it again"
+    ):
+        time_payload(payload)
+    assert read_finished(folder, spec_id=spec.spec_id) is None
+    assert not file.exists()
 
 
 # ------------------------------------------------------------------------------------------- checkpoints
