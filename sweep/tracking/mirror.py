@@ -227,9 +227,10 @@ def _read_end(
     if entry.get("result") == result_mark and entry.get("ended"):
         return Ended(*entry["ended"]), None
     result = read_any(folder)
-    if result is None or "status" not in result:
-        return None, None  # damaged: whoever runs the sweep sets it aside, and says so
-    return Ended.of(result, result_mark[1] / 1e9), result
+    try:
+        return (Ended.of(result, result_mark[1] / 1e9), result) if result else (None, None)
+    except (KeyError, TypeError, ValueError):  # not as rdc writes it
+        return None, None
 
 
 def _timing_metrics(path: Path) -> dict[str, float]:

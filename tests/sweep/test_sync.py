@@ -14,7 +14,7 @@ from analysis.frontier import write_report
 from sweep.record import sweep_lock
 from sweep.sync import main
 from sweep.tracking import open_tracker
-from sweep.tracking.state import JOURNAL_FILE, STATE_FILE
+from sweep.tracking.state import JOURNAL_FILE, STATE_FILE, read_state
 from tests.sweep.synthetic_sweep import SyntheticSweep
 from tests.sweep.tracking_fixtures import empty_database as empty_database
 from tests.sweep.tracking_fixtures import mirror_of
@@ -160,6 +160,91 @@ def test_what_cannot_be_synced_is_one_line(
     assert (
         f"is in use by process {os.getpid()} on {socket.gethostname()}, which keeps MLflow up to date" in line
     )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        '{"trials": 3}',
+        '{"config": "x", "trials": []}',
+        '{"config": {"tracking": [1]}, "trials": []}',
+        '{"started_at": "x", "trials": []}',
+        '{"schema_ver',
+        "\x00",
+    ],
+)
+def test_what_is_no_record_of_a_sweep_is_one_line(
+    runs: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    (runs / "odd").mkdir()
+    (runs / "odd" / "sweep.json").write_text(content)
+    assert sync(runs / "odd", "--uri", f"sqlite:///{runs}/mlflow.db") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {runs}/odd/sweep.json: is not ")
+
+
+def test_damaged_results_are_named_and_the_others_logged(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = SyntheticSweep(runs / "frontier", trials=5, steps=20)
+    folders = [sweep.folder / "trials" / trial["spec_id"] for trial in sweep.trials]
+    for number in range(5):
+        sweep.write_trial(number, picture=False)
+    (folders[1] / "result.json").write_text('{"status": "ok"}')  # of a program that is not ours
+    (folders[2] / "result.json").write_text('{"status": "o')
+    with open(folders[3] / "metrics.jsonl", "a") as file:
+        file.write('3\n[]\n{"step": "x", "t": null}\n')
+    shutil.copytree(folders[0], folders[0].with_name(f"{folders[0].name}.bak"))
+    (sweep.folder / "trials" / "notes.txt").write_text("mine")
+    record(sweep, tracking=SETTINGS, status="finished")
+    assert sync(sweep.folder) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": its files are damaged")[0] for line in lines] == [
+        f"trial {sweep.trials[number]['spec_id']}" for number in (1, 2)
+    ]
+    children = server_of(sweep).children()
+    assert set(children) == {trial["spec_id"] for trial in sweep.trials}
+    statuses = [children[trial["spec_id"]].info.status for trial in sweep.trials]
+    assert statuses == ["FINISHED", "KILLED", "KILLED", "FINISHED", "FINISHED"]
+
+
+def test_the_sweeps_own_server_is_known_in_another_folder_and_environment(
+    runs: Path, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of its environment when it ran, and a file that was named as seen from where it ran."""
+    here = tmp_path / "here"
+    here.mkdir()
+    for name, uri in (("env", None), ("file", "sqlite:///team.db")):
+        sweep = SyntheticSweep(runs / name, trials=1, steps=20)
+        sweep.write_trial(0, picture=False)
+        with monkeypatch.context() as there:
+            there.chdir(here)
+            shutil.copy(empty_database, here / "team.db")
+            if uri is None:
+                there.setenv("MLFLOW_TRACKING_URI", "sqlite:///team.db")
+            open_tracker({**SETTINGS, "uri": uri}, sweep.folder, sweep.sweep).finish("KILLED")
+        record(sweep, tracking={**SETTINGS, "uri": uri}, status="finished")
+        assert sync(sweep.folder) == 0
+        assert Server(f"sqlite:///{here}/team.db").parent().info.status == "FINISHED"
+    assert not (tmp_path / "team.db").exists()
+
+
+def test_an_address_that_never_answered_is_not_remembered(runs: Path) -> None:
+    sweep = SyntheticSweep(runs / "frontier", trials=1, steps=20)
+    sweep.write_trial(0, picture=False)
+    mirror_of(sweep).sync("FINISHED")
+    record(sweep, tracking=SETTINGS, status="finished")
+    assert sync(sweep.folder, "--uri", f"http://127.0.0.1:{unused_port()}") == 2
+    assert read_state(sweep.folder)["server"] == f"sqlite:///{runs}/mlflow.db"
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = SyntheticSweep(runs / "frontier", trials=1, steps=20)
+    record(sweep, tracking=SETTINGS, status="finished")
+    (sweep.folder / "driver.lock").mkdir()  # as root, who may write anywhere, would find it too
+    assert sync(sweep.folder) == 2
+    assert "cannot be written, and sync keeps there what the server has" in capsys.readouterr().err
 
 
 def test_another_server_than_the_sweeps_has_all_of_it_too(

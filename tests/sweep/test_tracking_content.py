@@ -44,6 +44,11 @@ def test_without_an_address_the_runs_go_to_a_file_beside_the_sweeps(
     [
         ({"uri": "file:./mlruns"}, "tracking.uri='file:./mlruns' .* is nothing that MLflow can write to"),
         ({"uri": "ftp://u:pw@host/x"}, r"tracking.uri='ftp://\*\*\*@host/x'"),
+        ({"uri": "http://u:pw/1@host"}, r"tracking.uri='http://\*\*\*@host' .* is no address of a server"),
+        ({"uri": "http://u:pw#1@host"}, r"tracking.uri='http://\*\*\*@host' .* write / as %2F"),
+        ({"uri": "http://host?token=pw"}, r"tracking.uri='http://host\?token=\*\*\*' .* without \? and #"),
+        ({"uri": "http://[host"}, r"tracking.uri='http://\[host' .* is no address of a server"),
+        ({"uri": "http://host:port"}, r"tracking.uri='http://host:port' .* is no address of a server"),
         ({"experimnt": "x"}, "tracking.experimnt: there is no such key"),
         ({"finish_timeout_s": -1.0}, "tracking.finish_timeout_s=-1.0: must be greater than 0"),
         ({"name": "wandb"}, "tracking.name='wandb': input should be 'mlflow'"),
@@ -105,6 +110,13 @@ def test_the_sweeps_params_leave_the_trackers_address_out() -> None:
 
 def test_events_and_other_keys_are_no_curve() -> None:
     assert content.curve_points({"event": "resume", "step": 4, "train/loss": 1.0}) == []
+    for damaged in (
+        {"step": None, "t": 1},
+        {"step": 4},
+        {"step": 1e30, "t": 1},
+        {"step": 4, "t": float("nan")},
+    ):
+        assert content.curve_points({**damaged, "train/loss": 1.0}) == []
     row = {"step": 4, "t": 12.5, "train/loss": 1.0, "eta_s": 3.0, "val/bpp": None, "train/flag": True}
     assert content.curve_points(row) == [content.Point("train/loss", 1.0, 4, 12500)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import socket
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,17 @@ from hypothesis import strategies as st
 from analysis import public
 from rdc.errors import UserError
 from rdc.files import is_intact, sealed
+from sweep.sync import main as sync_command
 from sweep.tracking import check_tracking
-from sweep.tracking.address import artifact_root, redact, redact_tree
-from sweep.tracking.public import public_copy, public_text, public_tree
+from sweep.tracking.address import (
+    artifact_root,
+    redact,
+    redact_command,
+    redact_tree,
+    redact_value,
+    server_name,
+)
+from sweep.tracking.public import LONG_BYTES, public_copy, public_text, public_tree
 from tests.sweep.synthetic_sweep import SyntheticSweep
 from tests.sweep.tracking_fixtures import empty_database as empty_database
 from tests.sweep.tracking_fixtures import mirror_of
@@ -98,10 +107,79 @@ def test_addresses_of_artifacts_are_kept_and_carry_no_credentials(tmp_path: Path
         )
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"https://bucket.s3.example/k?X-Amz-Security-Token={SECRET}&X-Amz-Date=1",
+        f"http://tracker/api?api_key={SECRET}",
+        f"AWS_SECRET_ACCESS_KEY={SECRET} MLFLOW_TRACKING_PASSWORD={SECRET}",
+        f"connect(password='{SECRET} and more', host='h')",
+        f'{{"db_password": "{SECRET}"}}',
+        f"Authorization: Basic {SECRET}",
+        f"{{'Authorization': 'Bearer {SECRET}'}}",
+        f"ray.init(address='ray://user:{SECRET}@head:10001')",
+        f"https://{SECRET}@github.com/x",
+        f"postgresql://user:pa/{SECRET}@db/x failed",
+        f"postgresql://user:{SECRET}@a/b@db/x failed",
+        f"http://user:%40{SECRET}%2F@host is away",
+    ],
+)
+def test_a_secret_is_known_by_its_place(text: str) -> None:
+    assert SECRET not in redact(text)
+    assert "***" in redact(text)
+
+
+@given(
+    password=st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=4).map("Q{}Q".format)
+)
+def test_no_password_of_a_value_survives_whatever_it_is_made_of(password: str) -> None:
+    for uri in (f"postgresql://user:{password}@db.example:5432/x", f"http://user:{password}@host:5000"):
+        assert password not in redact_value(uri)
+        assert password not in json.dumps(redact_tree({"tracking": {"uri": uri}}))
+        assert password not in server_name(uri)
+        assert redact_command(["sweep", f"tracking.uri={uri}", "a=b"]).endswith("a=b")
+        shown = shlex.split(redact_command(["sweep", f"tracking.uri='{uri}'"]))[1]
+        assert password not in shown
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://tracker:5000/base", "s3://bucket/a@b", "sqlite:////data/a@b.db", "a=b@c"]
+)
+def test_what_is_no_secret_stays(uri: str) -> None:
+    assert redact_value(uri) == redact(uri) == uri
+
+
+def test_long_words_take_no_longer_than_short_ones() -> None:
+    """A pattern that begins anew at each letter takes hours, in which nothing else of the driver runs."""
+    for word in ("a", "a_", "A-", "/", "/a", "password", "bearer "):
+        text = word * (1_000_000 // len(word))
+        assert len(public_text(text + "@")) > 0
+
+
+def test_of_an_endless_log_its_end_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    path.write_bytes(b"x\n" * LONG_BYTES + b"MemoryError\n")
+    copy = public_copy(path) or ""
+    assert copy.startswith(f"[the first {LONG_BYTES + 12:,} bytes are left out]")
+    assert copy.endswith("MemoryError\n")
+    assert len(copy) < LONG_BYTES + 100
+
+
+def test_what_a_command_does_not_understand_is_repeated_without_its_password(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        sync_command(["sync", "runs/x", f"http://user:{SECRET}@tracker"])
+    assert "unrecognized arguments: http://***@tracker" in capsys.readouterr().err
+
+
 def test_redacted_trees() -> None:
     tree = {"a": [f"http://u:{SECRET}@h", 1, None], "b": {"c": (f"x?password={SECRET}",)}}
     assert redact_tree(tree) == {"a": ["http://***@h", 1, None], "b": {"c": ["x?password=***"]}}
     assert redact("nothing to hide") == "nothing to hide"
+    named = {"password": SECRET, "api-key": SECRET, "tokens": "64", "token": 3}
+    assert redact_tree(named) == public_tree(named) == {**named, "password": "***", "api-key": "***"}
+    assert public_tree({"cluster": {"address": "head:6379"}}) == {"cluster": {"address": "HOST:6379"}}
 
 
 def test_nothing_private_reaches_the_server(runs: Path) -> None:
