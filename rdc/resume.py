@@ -16,9 +16,10 @@ import torch
 from rdc.files import append_jsonl, atomic_write_bytes, read_jsonl, set_aside, storing
 from rdc.memory import where_memory_ran_out
 
-RESUME_VERSION = 2
+RESUME_VERSION = 3
 RESUME_FILE = "resume.pt"
 METRICS_FILE = "metrics.jsonl"
+NO_METRICS = (0, hashlib.sha256(b"").hexdigest())  # the mark of an empty log
 
 # resume.pt is what torch.save wrote, then this and the SHA-256 of it: torch itself overlooks changed bytes.
 _SEAL = b"RDCSEAL1"
@@ -31,15 +32,29 @@ class MetricsLog:
     def __init__(self, folder: Path) -> None:
         self.path = folder / METRICS_FILE
 
-    @property
-    def size_bytes(self) -> int:
-        return self.path.stat().st_size if self.path.exists() else 0
+    def mark(self) -> tuple[int, str]:
+        """(bytes, SHA-256) of the file, by which `go_back` knows this place again."""
+        return _mark_of(self._data())
 
-    def truncate(self, size_bytes: int) -> None:
-        """Drop what was logged after a checkpoint: the resumed run logs it again."""
-        if self.size_bytes > size_bytes:
+    def go_back(self, mark: tuple[int, str]) -> str | None:
+        """Drop what was logged after a mark: the resumed run logs it again.
+
+        Where the lines before it are not those that were logged, the log begins anew; says what they became.
+        """
+        size_bytes, _ = mark
+        if _mark_of(self._data()[:size_bytes]) != mark:
+            became = f"damaged and is now {set_aside(self.path).name}" if self.path.exists() else "missing"
+            return f"{METRICS_FILE} is {became}; the curve begins anew"
+        if self.path.exists():
             with storing(self.path):
                 os.truncate(self.path, size_bytes)
+        return None
+
+    def sync(self) -> None:
+        """Have the lines on the disk before a checkpoint that counts on them."""
+        if self.path.exists():
+            with storing(self.path), open(self.path, "rb") as file:
+                os.fsync(file.fileno())
 
     def points(self, step: int, **values: Any) -> None:
         append_jsonl(self.path, {"step": step, "t": round(time.time(), 3), **values})
@@ -53,6 +68,13 @@ class MetricsLog:
 
     def rows(self) -> list[dict[str, Any]]:
         return read_jsonl(self.path)
+
+    def _data(self) -> bytes:
+        return self.path.read_bytes() if self.path.exists() else b""
+
+
+def _mark_of(data: bytes) -> tuple[int, str]:
+    return len(data), hashlib.sha256(data).hexdigest()
 
 
 @dataclasses.dataclass
@@ -84,14 +106,14 @@ class NoMetrics(MetricsLog):
 
 @dataclasses.dataclass(frozen=True)
 class ResumePoint:
-    """learner: Learner.state() after progress.step steps. metrics_bytes: length of metrics.jsonl then.
+    """learner: Learner.state() after progress.step steps. metrics: MetricsLog.mark() then.
 
     good: the state that training would roll back to from here; None if it is this one.
     """
 
     progress: Progress
     learner: dict[str, Any]
-    metrics_bytes: int
+    metrics: tuple[int, str]
     good: ResumePoint | None = None
 
 
@@ -155,12 +177,12 @@ def _to_plain(point: ResumePoint) -> dict[str, Any]:
     return {
         "progress": dataclasses.asdict(point.progress),
         "learner": point.learner,
-        "metrics_bytes": point.metrics_bytes,
+        "metrics": point.metrics,
     }
 
 
 def _from_plain(content: dict[str, Any]) -> ResumePoint:
-    return ResumePoint(Progress(**content["progress"]), content["learner"], content["metrics_bytes"])
+    return ResumePoint(Progress(**content["progress"]), content["learner"], content["metrics"])
 
 
 def drop_resume(folder: Path) -> None:

@@ -346,13 +346,14 @@ class _Trainer:
         self._last_save_s = time.monotonic()
 
     def _write(self, point: ResumePoint) -> None:
+        self._metrics.sync()
         save_resume(Path(self._run.folder), point, spec_id=self._spec.spec_id)
         self._saved = point
 
     def _snapshot(self) -> ResumePoint:
         self._tick()
         progress = dataclasses.replace(self.progress, window=self._window.tolist())
-        return ResumePoint(progress, self.learner.state(), self._metrics.size_bytes)
+        return ResumePoint(progress, self.learner.state(), self._metrics.mark())
 
     def _restore(self, point: ResumePoint) -> None:
         self.learner.restore(point.learner)

@@ -52,7 +52,7 @@ from rdc.result import (
     shares_of_paper,
     write_result,
 )
-from rdc.resume import MetricsLog, NoMetrics, ResumePoint, drop_resume, open_resume
+from rdc.resume import NO_METRICS, MetricsLog, NoMetrics, ResumePoint, drop_resume, open_resume
 from rdc.spec import RunSettings, TrialSpec, parse, parse_trial, to_plain
 from rdc.train import TrainLog, Validation, rd_loss_slope, train, validate, write_validation
 from rdc.zoo import load_external
@@ -259,9 +259,10 @@ class _Trial:
         """What an earlier attempt has left to go on from; files that are not what was written are renamed."""
         damaged_result = set_damaged_aside(self.folder)
         point, damaged_resume = open_resume(self.folder, spec_id=self.spec.spec_id, device=self.device)
-        self.metrics.truncate(point.metrics_bytes if point else 0)
+        damaged_metrics = self.metrics.go_back(point.metrics if point else NO_METRICS)
         self.step = point.progress.step if point else 0
         self._report_damage("resume_damaged", damaged_resume)
+        self._report_damage("metrics_damaged", damaged_metrics)
         self._report_damage("result_damaged", damaged_result)
         return point
 

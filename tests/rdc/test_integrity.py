@@ -37,7 +37,15 @@ from rdc.files import (
 )
 from rdc.models.codec import build
 from rdc.result import read_any, read_finished, write_result
-from rdc.resume import RESUME_FILE, Progress, ResumePoint, open_resume, save_resume
+from rdc.resume import (
+    NO_METRICS,
+    RESUME_FILE,
+    MetricsLog,
+    Progress,
+    ResumePoint,
+    open_resume,
+    save_resume,
+)
 from rdc.runtime import time_payload
 from rdc.spec import to_plain
 from rdc.trial import run_payload, run_trial
@@ -205,8 +213,8 @@ def test_weights_that_changed_on_the_disk_are_found_out_when_they_are_used(
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("checkpoint")
     learner = {"weights": {"a": torch.arange(300.0)}, "rate_scale": 1.0}
-    good = ResumePoint(Progress(step=3), learner, metrics_bytes=7)
-    save_resume(folder, ResumePoint(Progress(step=5), learner, 12, good=good), spec_id="x")
+    good = ResumePoint(Progress(step=3), learner, metrics=(7, "7"))
+    save_resume(folder, ResumePoint(Progress(step=5), learner, (12, "c"), good=good), spec_id="x")
     return (folder / RESUME_FILE).read_bytes()
 
 
@@ -216,7 +224,7 @@ def test_a_checkpoint_comes_back_with_the_state_to_return_to(tmp_path: Path, che
     assert damage is None
     assert point is not None
     assert point.good is not None
-    assert (point.progress.step, point.good.progress.step, point.good.metrics_bytes) == (5, 3, 7)
+    assert (point.progress.step, point.good.progress.step, point.good.metrics) == (5, 3, (7, "7"))
     assert torch.equal(point.learner["weights"]["a"], torch.arange(300.0))
 
 
@@ -339,6 +347,46 @@ def test_what_the_disk_refuses_is_told_with_the_way_out(
     assert (tmp_path / "file").read_text() == "old"
     with pytest.raises(IsADirectoryError):  # says nothing about the disk
         append_jsonl(tmp_path, {})
+
+
+DAMAGED_CURVE = "metrics.jsonl is damaged and is now metrics.jsonl.damaged1; the curve begins anew"
+
+
+def test_a_damaged_curve_is_set_aside_and_costs_no_step(make_trial: Any) -> None:
+    """Whatever was logged before the checkpoint cannot be logged again; nothing else is lost."""
+    spec, run = make_trial()
+    folder = Path(run.folder)
+    assert run_trial(spec, dataclasses.replace(run, stop_at_step=4))["status"] == "paused"
+    text = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(text.replace("train/bpp", "train/bqp"))
+    training = run_trial(spec, run)["training"]
+    assert training["resumed_at_steps"] == [4]
+    rows = read_jsonl(folder / "metrics.jsonl")
+    assert [row["step"] for row in rows if "train/loss" in row] == [6]
+    assert (
+        rows[0]["cause"]
+        == "metrics.jsonl is damaged and is now metrics.jsonl.damaged1; the curve begins anew"
+    )
+    assert rows[0]["cause"] in (folder / "log.txt").read_text()
+    assert (folder / "metrics.jsonl.damaged1").exists()
+
+
+def test_a_log_goes_back_to_a_mark_if_it_is_still_there(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path)
+    assert log.mark() == NO_METRICS
+    assert log.go_back(NO_METRICS) is None
+    log.points(1, a=1)
+    mark = log.mark()
+    log.points(2, a=2)
+    assert log.go_back(mark) is None
+    assert log.mark() == mark
+    os.truncate(log.path, mark[0] - 1)  # as after a power cut
+    assert (
+        log.go_back(mark)
+        == "metrics.jsonl is damaged and is now metrics.jsonl.damaged1; the curve begins anew"
+    )
+    assert log.go_back(mark) == "metrics.jsonl is missing; the curve begins anew"
+    assert log.mark() == NO_METRICS
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from rdc.data import PixelCache, split
 from rdc.learner import Learner
 from rdc.machine import thread_env
 from rdc.models.codec import build
-from rdc.resume import RESUME_FILE, MetricsLog, Progress, ResumePoint, open_resume, save_resume
+from rdc.resume import NO_METRICS, RESUME_FILE, MetricsLog, Progress, ResumePoint, open_resume, save_resume
 from rdc.spec import RunSettings, TrialSpec
 from rdc.train import TrainingDiverged, TrainLog, _Trainer, rd_loss_slope, train, validate
 from rdc.trial import run_trial
@@ -40,7 +40,7 @@ def run_training(
     codec = build(spec.model)
     metrics = MetricsLog(folder)
     resume, _ = open_resume(folder, spec_id=spec.spec_id, device=CPU)
-    metrics.truncate(resume.metrics_bytes if resume else 0)
+    assert metrics.go_back(resume.metrics if resume else NO_METRICS) is None
     log = train(codec, spec, run, crops=train_set, validation=validation, metrics=metrics, resume=resume)
     return log, metrics.rows(), codec
 
@@ -168,12 +168,12 @@ def test_the_slope_is_the_change_over_the_last_fifth() -> None:
 
 def test_a_damaged_checkpoint_is_set_aside_by_name(tmp_path: Path, make_trial: Any) -> None:
     spec, _ = make_trial()
-    point = ResumePoint(Progress(step=3), {"weights": {"a": torch.ones(3)}}, metrics_bytes=12)
+    point = ResumePoint(Progress(step=3), {"weights": {"a": torch.ones(3)}}, metrics=NO_METRICS)
     save_resume(tmp_path, point, spec_id=spec.spec_id)
     found, damage = open_resume(tmp_path, spec_id=spec.spec_id, device=CPU)
     assert damage is None
     assert found is not None
-    assert (found.progress.step, found.metrics_bytes) == (3, 12)
+    assert (found.progress.step, found.metrics) == (3, NO_METRICS)
     _, damage = open_resume(tmp_path, spec_id="another", device=CPU)
     assert damage is not None
     assert f"it belongs to trial {spec.spec_id}" in damage
@@ -202,7 +202,7 @@ def test_a_damaged_checkpoint_is_set_aside_by_name(tmp_path: Path, make_trial: A
 def test_a_lack_of_memory_leaves_a_good_checkpoint_where_it_is(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_resume(tmp_path, ResumePoint(Progress(step=3), {}, metrics_bytes=12), spec_id="x")
+    save_resume(tmp_path, ResumePoint(Progress(step=3), {}, metrics=NO_METRICS), spec_id="x")
 
     def load(*_: Any, **__: Any) -> Any:
         raise error
@@ -217,7 +217,7 @@ def test_a_lack_of_memory_leaves_a_good_checkpoint_where_it_is(
 
 def test_a_failing_device_leaves_a_good_checkpoint_where_it_is(tmp_path: Path) -> None:
     """Here: one that this machine does not have."""
-    save_resume(tmp_path, ResumePoint(Progress(), {"w": torch.ones(2)}, metrics_bytes=0), spec_id="x")
+    save_resume(tmp_path, ResumePoint(Progress(), {"w": torch.ones(2)}, metrics=NO_METRICS), spec_id="x")
     missing = torch.device("cuda", torch.cuda.device_count())
     with pytest.raises((RuntimeError, AssertionError)):
         open_resume(tmp_path, spec_id="x", device=missing)
