@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sweep.plan import SweepPlan
 from sweep.progress import duration
+from sweep.tracking.address import redact_value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,11 +96,21 @@ def _counts(results: Mapping[str, Mapping[str, Any]], took_s: float) -> str:
 def _next_commands(plan: SweepPlan, results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ui = "make ui" if Path("Makefile").exists() else "python -m sweep.ui"
     commands = {ui: "curves, tables and images in MLflow"}
+    if not plan.settings.search.is_grid:
+        commands[f"optuna-dashboard {_study(plan)}"] = "the search's study (pip install optuna-dashboard)"
     if _has_anchors(results):
         commands[f"python -m analysis bdrate {relative(plan.folder)}"] = "against BPG and VTM"
     commands["python -m sweep space=paper budget=paper dry_run=true"] = "what the study costs at full size"
     width = max(map(len, commands))
     return [f"  {command:<{width}}  {what}" for command, what in commands.items()]
+
+
+def _study(plan: SweepPlan) -> str:
+    """Where the study lies, as optuna-dashboard takes it, without credentials."""
+    from sweep.search.study import JOURNAL_FILE
+
+    storage = plan.settings.search.storage
+    return shlex.quote(redact_value(storage) if storage else relative(plan.folder / JOURNAL_FILE))
 
 
 def _has_anchors(results: Mapping[str, Mapping[str, Any]]) -> bool:

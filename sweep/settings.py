@@ -303,10 +303,17 @@ def _check_search(search: SearchSettings, space: SpaceSettings, top: _TopLevel, 
 
 
 def _check_storage(storage: str | None) -> None:
-    if storage is not None and ("://" not in storage or scheme(storage) not in DATABASE_SCHEMES):
+    if storage is None:
+        return
+    if "://" not in storage or scheme(storage) not in DATABASE_SCHEMES:
         raise UserError(
             f"search.storage={redact_value(storage)}: expected sqlite:///FILE, "
             "postgresql://USER:PASSWORD@HOST/NAME or another database; null keeps it in the sweep's folder"
+        )
+    if storage.partition("://")[2].strip("/") in ("", ":memory:"):
+        raise UserError(
+            f"search.storage={storage}: a study in memory is lost with the command; name a file "
+            "(sqlite:///FILE) or a database; null keeps it in the sweep's folder"
         )
 
 

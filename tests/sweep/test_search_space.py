@@ -124,6 +124,14 @@ def test_a_continuum_has_no_size_and_stays_inside() -> None:
             "search.constraints.rd_loss: is not known before training; limits",
         ),
         (["search.storage=optuna.db"], "search.storage=optuna.db: expected sqlite:///FILE"),
+        (
+            ["search.storage='sqlite://'"],
+            "search.storage=sqlite://: a study in memory is lost with the command",
+        ),
+        (
+            ["search.storage='sqlite:///:memory:'"],
+            "search.storage=sqlite:///:memory:: a study in memory is lost",
+        ),
         (["search.storage=ftp://me:secret@host"], "search.storage=ftp://***@host: expected sqlite:///FILE"),
     ],
     ids=lambda value: str(value)[:40],
