@@ -3,6 +3,7 @@
 A lock of the system says at once that another driver is alive, and vanishes with it. Not every shared file
 system passes it on to other machines, so a driver also keeps the date of driver.json fresh: where that stands
 still, its driver is dead, and a file that a killed one left behind keeps nobody out for longer than the look.
+A driver that finds another one's name in the file, because both began at once or it was silent itself, ends.
 """
 
 from __future__ import annotations
@@ -48,8 +49,24 @@ class DriverRecord:
         return f"process {self.pid} on {self.host}"
 
 
+class Lease:
+    """Our hold on a sweep folder, as long as nobody else has taken it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.taken_by: DriverRecord | None = None
+
+    def check(self) -> None:
+        """UserError if another driver has taken the folder while this one was silent."""
+        if self.taken_by is not None:
+            raise UserError(
+                f"{self._folder}: {self.taken_by} has taken over this sweep and goes on with it; "
+                "this driver ends"
+            )
+
+
 @contextlib.contextmanager
-def sweep_lock(folder: Path) -> Iterator[None]:
+def sweep_lock(folder: Path) -> Iterator[Lease]:
     """One driver per sweep folder; UserError names who has it. Released however the process ends."""
     with _opened_lock(folder) as file:
         try:
@@ -65,8 +82,8 @@ def sweep_lock(folder: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"{us}\n")
         file.flush()
-        with _beating(folder / DRIVER_FILE, us):
-            yield
+        with _beating(folder, us) as lease:
+            yield lease
 
 
 def read_driver(folder: Path) -> DriverRecord | None:
@@ -126,23 +143,27 @@ def _refuse_beside_a_living_one(folder: Path, lock: TextIO) -> None:
 
 
 @contextlib.contextmanager
-def _beating(path: Path, us: DriverRecord) -> Iterator[None]:
+def _beating(folder: Path, us: DriverRecord) -> Iterator[Lease]:
     """Keep the date of our file fresh while the block runs; it goes with us unless we are killed."""
+    path, lease, ended = folder / DRIVER_FILE, Lease(folder), threading.Event()
     atomic_write_json(path, dataclasses.asdict(us))
-    ended = threading.Event()
 
     def beat() -> None:
         while not ended.wait(BEAT_S):
+            if (now := read_driver(folder)) not in (us, None):
+                lease.taken_by = now
+                return
             with contextlib.suppress(OSError):  # a full or absent disk is for others to report
                 os.utime(path)
 
     threading.Thread(target=beat, name="heartbeat", daemon=True).start()
     try:
-        yield
+        yield lease
     finally:
         ended.set()
-        with contextlib.suppress(OSError):
-            path.unlink()
+        if read_driver(folder) in (us, None):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _date(path: Path) -> float:
