@@ -7,11 +7,9 @@ failed trial once more.
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from rdc.errors import UserError
@@ -19,15 +17,16 @@ from sweep import machines, timing
 from sweep.closing import Ending, closing_text, relative
 from sweep.drain import Drain
 from sweep.dry_run import show_dry_run
-from sweep.jobs import Executor, Job, NodeSlots, Outcome
-from sweep.machines import DRIVER_LOG, Entries
+from sweep.jobs import PREEMPTED, Executor, Job, Outcome
+from sweep.lock import Lease, sweep_lock
+from sweep.loop import Jobs, Loop
+from sweep.machines import DRIVER_LOG, Entries, MemoryWatch, Nodes
 from sweep.plan import (
     Candidate,
     DataSets,
     PlannedTrial,
     Precision,
     SweepPlan,
-    add_planned,
     choose_data,
     choose_models,
     job_payload,
@@ -37,24 +36,25 @@ from sweep.plan import (
 from sweep.pricing import PriceList
 from sweep.progress import Display, Tally, open_display
 from sweep.record import (
+    add_planned,
     append_event,
     attempts,
     close_sweep,
     finished_result,
     result_after,
-    sweep_lock,
     write_sweep,
 )
 from sweep.search.source import Grid, Summary, TrialSource, summary
 from sweep.settings import Settings, read_settings
 from sweep.terminal import Interrupts, terminal
-from sweep.tracking.address import redact
+from sweep.tracking.address import redact, redact_command
+from sweep.trials import Trials
 from sweep.warm_start import frontier_candidates
 
-_POLL_S = 0.2
 _GRACE_S = 5.0  # between asking a trial to stop and killing it
 
 Results = dict[str, Summary]  # by spec_id
+_Planned = tuple[SweepPlan, TrialSource]
 
 
 def run_sweep(
@@ -73,14 +73,29 @@ def run_sweep(
 
     settings = read_settings(config)
     check_tracking(config.get("tracking") or {"name": "none"}, settings.runs_dir)
-    print(f"sweep {settings.name} in {relative(settings.folder)}; loading models", flush=True)
-    candidates = _candidates(config, overrides, settings)
+    loading = f"sweep {settings.name} in {relative(settings.folder)}; loading models"
     if settings.dry_run:
-        show_dry_run(config, overrides, settings, candidates)
+        print(loading, flush=True)
+        show_dry_run(config, overrides, settings, _candidates(config, overrides, settings))
         return 0
-    require_possible(candidates)
-    with sweep_lock(settings.folder):
-        return _Driver(config, overrides, settings, candidates, command, entries or Entries()).run()
+    interrupts = Interrupts()
+    # First of all: whatever takes its time from here on can be watched and stopped from another terminal.
+    with interrupts.caught(), sweep_lock(settings.folder) as lease:
+        drain = Drain(settings.folder, settings.cluster.walltime_s)
+        print(loading, flush=True)
+        candidates = _candidates(config, overrides, settings)
+        require_possible(candidates)
+        return _Driver(
+            config,
+            overrides,
+            settings,
+            candidates,
+            command,
+            entries or Entries(),
+            interrupts=interrupts,
+            drain=drain,
+            lease=lease,
+        ).run()
 
 
 def _candidates(config: Mapping[str, Any], overrides: Sequence[str], settings: Settings) -> list[Candidate]:
@@ -106,6 +121,10 @@ class _Driver:
         candidates: Sequence[Candidate],
         command: Sequence[str],
         entries: Entries,
+        *,
+        interrupts: Interrupts,
+        drain: Drain,
+        lease: Lease,
     ) -> None:
         self._config = config
         self._overrides = overrides
@@ -113,11 +132,10 @@ class _Driver:
         self._candidates = candidates
         self._command = command or ["python", "-m", "sweep"]
         self._entries = entries
-        self._interrupts = Interrupts()
-        self._drain = Drain(settings.folder, settings.cluster.walltime_s)
+        self._interrupts, self._drain, self._lease = interrupts, drain, lease
         self._device = "cpu"
-        self._preempted = False  # whether running trials were asked to end
         self._prices = PriceList()
+        self._memory = MemoryWatch(settings.cluster, self._say)
         self._stream: TextIO = sys.stdout
         self._executor: Executor | None = None
         self._tracker: Any = None
@@ -129,43 +147,56 @@ class _Driver:
         """The whole command, with everything given back however it ends."""
         started = time.monotonic()
         diverted = self._settings.cluster.name != "inline"
-        with self._interrupts.caught():
-            try:
-                with (
-                    terminal(self._settings.folder / DRIVER_LOG, divert=diverted) as self._stream,
-                    self._closed_properly(),
-                ):
-                    plan, source = self._run()
-                    reason = self._drain.reason()
-                    report = self._write_report(plan, "finished" if reason is None else "stopped")
-            except KeyboardInterrupt:
-                return 130
+        try:
+            with (
+                terminal(self._settings.folder / DRIVER_LOG, divert=diverted) as self._stream,
+                self._closed_properly(),
+            ):
+                planned, finished = self._run()
+                reason = None if finished else self._drain.reason()
+                if planned is None:
+                    self._say(f"ended early: {reason}; nothing was started; the same command begins anew")
+                    return 0
+                plan, source = planned
+                report = self._write_report(plan, "finished" if finished else "stopped")
+        except KeyboardInterrupt:
+            return 130
         ending = Ending(stopped_early=source.stopped(), reason=reason, again=self._again)
-        print(closing_text(plan, self._results, report, ending, took_s=time.monotonic() - started))
+        print(redact(closing_text(plan, self._results, report, ending, took_s=time.monotonic() - started)))
         bad = ("failed", "decode_mismatch")
         return int(any(result["status"] in bad for result in self._results.values()))
 
-    def _run(self) -> tuple[SweepPlan, TrialSource]:
+    def _run(self) -> tuple[_Planned | None, bool]:
+        """What was planned, if it came to that, and whether all of it was done."""
         data = choose_data(self._settings, self._say)
         data.save(self._settings.folder)  # before any node is asked whether it sees these images
         precision = machines.known_precision(self._settings)
         planned = self._plan(data, precision) if precision else None
-        if planned is not None and self._nothing_to_do(*planned):
-            planned[1].close()
-            return planned
-        nodes = self._start_executor()
-        probes = self._probe(nodes)
-        plan, source = planned or self._plan(data, self._precision_of(probes))
-        plan = self._train(plan, source, nodes)
-        if self._settings.time and self._drain.reason() is None:
+        idle = planned is not None and self._nothing_to_do(*planned)
+        if idle or self._drain.reason() is not None:
+            if planned is not None:
+                planned[1].close()
+            return planned, idle
+        executor = self._start_executor()
+        nodes = Nodes(executor, self._entries.probe, self._settings.folder, self._say)
+        loop = Loop(executor, self._drain, nodes, self._between_turns)
+        self._probe(loop, nodes)
+        if planned is None and loop.ended_early:
+            return None, False
+        plan, source = planned or self._plan(data, self._precision_of(nodes.probes))
+        plan = self._train(loop, plan, source)
+        if self._settings.time:
             self._time(
-                plan, timing.missing_jobs(plan, nodes, probes, self._results, entry=self._entries.timing)
+                loop,
+                timing.missing_jobs(
+                    plan, executor.nodes(), nodes.probes, self._results, self._entries.timing
+                ),
             )
-        return plan, source
+        return (plan, source), not loop.ended_early
 
     # Start
 
-    def _plan(self, data: DataSets, precision: Precision) -> tuple[SweepPlan, TrialSource]:
+    def _plan(self, data: DataSets, precision: Precision) -> _Planned:
         """Decide the trials or how they are chosen, and write down what is about to run."""
         from rdc.machine import environment, resolve_device
         from sweep.tracking import open_tracker
@@ -179,7 +210,7 @@ class _Driver:
         self._say(_what_is_missing(plan, self._results))
         return plan, source
 
-    def _open_source(self, plan: SweepPlan) -> tuple[SweepPlan, TrialSource]:
+    def _open_source(self, plan: SweepPlan) -> _Planned:
         """Where trials come from, and the plan with those that are known already."""
         if not self._settings.search.is_grid:
             from sweep.search.start import open_search
@@ -210,30 +241,24 @@ class _Driver:
         """What its training takes, in 10^15 operations."""
         return self._prices.price(trial.spec.model, trial.spec.recipe).training_pflop
 
-    def _start_executor(self) -> list[NodeSlots]:
-        self._executor = machines.open_executor(self._settings, self._entries, self._say)
-        nodes = self._executor.start()
+    def _start_executor(self) -> Executor:
+        self._executor = executor = machines.open_executor(self._settings, self._entries, self._say)
+        nodes = executor.start()
         self._interrupts.install()  # Ray has put its own in place
+        self._device = machines.device_of(nodes[0])
         self._say(machines.slots_line(nodes))
-        return nodes
+        return executor
 
-    def _probe(self, nodes: Sequence[NodeSlots]) -> dict[str, dict[str, Any]]:
-        """node -> what it is; meanwhile, as workers import, count what the models cost."""
+    def _probe(self, loop: Loop, nodes: Nodes) -> None:
+        """Ask every node what it is; meanwhile, as workers import, count what the models cost."""
         for candidate in self._candidates:
             if candidate.model is not None:
                 self._prices.count(candidate.model)
-        probes = {}
-
-        def on_end(outcome: Outcome) -> None:
-            if (error := outcome.error) is not None:
-                what = "" if error.kind == UserError.__name__ else f"workers cannot run: {error.kind}: "
-                raise UserError(f"{what}{error.message}")
-            probes[outcome.node] = outcome.value
-
-        self._run_jobs(machines.probe_jobs(nodes, self._entries.probe, self._settings.folder), on_end=on_end)
-        return probes
+        loop.run(Jobs(nodes.first_jobs(), nodes.answered))
 
     def _precision_of(self, probes: Mapping[str, Mapping[str, Any]]) -> Precision:
+        if not probes:
+            raise UserError("no node is left to run trials on; repeat the command when there is one")
         chosen = machines.precision_by_probes(list(probes.values()))
         gain = min(float(probe["bf16_speedup"]) for probe in probes.values())
         self._say(f"precision {chosen}: bf16 is {gain:.1f} times as fast as fp32 here")
@@ -241,66 +266,44 @@ class _Driver:
 
     # Train and time
 
-    def _train(self, plan: SweepPlan, source: TrialSource, nodes: Sequence[NodeSlots]) -> SweepPlan:
+    def _train(self, loop: Loop, plan: SweepPlan, source: TrialSource) -> SweepPlan:
         """Run what the source asks for until it is done or the sweep has to end; returns the grown plan."""
-        executor = self._executor
-        assert executor is not None, "the executor is started before any job"
-        slots = sum(node.slots for node in nodes)
         work = {trial.spec_id: self._work(trial) for trial in plan.trials if self._finished(trial) is None}
-        tally = Tally(names=plan.names(), work=work, slots=slots, total=self._expected(plan))
+        tally = Tally(names=plan.names(), work=work, slots=1, total=self._expected(plan))
         with self._shown(open_display(self._stream, tally)) as display:
-            self._device = machines.device_of(nodes[0])
-            trials = _Trials(plan, source, self._trial_job, self._work, tally, display)
-            while True:
-                draining = self._draining()
-                if not draining:
-                    self._submit(trials, executor, slots)
-                if not executor.running() and (draining or trials.done):
-                    break
-                for outcome in executor.poll(_POLL_S):
-                    self._trial_ended(trials, outcome)
-                self._between_polls()
+            trials = Trials(
+                plan,
+                source,
+                job_of=self._trial_job,
+                record=self._record,
+                added=self._add,
+                work_of=self._work,
+                tally=tally,
+                display=display,
+            )
+            loop.run(trials)
         source.close()
         return trials.plan
 
-    def _submit(self, trials: _Trials, executor: Executor, slots: int) -> None:
-        """Fill the free slots."""
-        while True:
-            free = slots - len(executor.running())
-            new = trials.ask(free)
-            if new:
-                assert self._sweep is not None, "sweep.json is written before any trial"
-                add_planned(self._sweep, trials.plan, new)
-            job = trials.next_job()
-            if job is None or not executor.submit(job):
-                return
-            trials.started()
+    def _add(self, plan: SweepPlan, new: Sequence[PlannedTrial]) -> None:
+        assert self._sweep is not None, "sweep.json is written before any trial"
+        add_planned(self._sweep, plan, new)
 
-    def _trial_ended(self, trials: _Trials, outcome: Outcome) -> None:
-        """Record how a trial ended; one that was paused or preempted has no result yet."""
-        if outcome.error is not None and outcome.error.kind == "StorageError":
-            raise UserError(
-                outcome.error.message
-            )  # says nothing about the trial, and the next would fail too
-        spec_id = outcome.job.job_id
-        said = outcome.value if outcome.error is None and isinstance(outcome.value, dict) else {}
-        if said.get("status") in ("paused", "preempted"):
-            result: Summary = {"status": said["status"], "step": said["step"]}
-        else:
-            trial, attempts_before = trials.running[spec_id]
-            result = summary(result_after(trial, attempts_before, outcome.error))
-            self._results[spec_id] = result
+    def _record(self, trial: PlannedTrial, attempts_before: int, outcome: Outcome) -> Summary:
+        """Write down how a trial ended; one that was paused or preempted has no result yet."""
+        error = outcome.error
+        if error is not None and error.kind == "StorageError":
+            raise UserError(error.message)  # says nothing about the trial, and the next would fail too
         self._log_job("trial", outcome)
-        trials.ended(spec_id, result)
-
-    def _draining(self) -> bool:
-        """Whether no trial may start any more; running ones are asked to end if there is no time for them."""
-        if self._drain.reason() is None:
-            return False
-        if self._drain.now and not self._preempted and self._executor is not None:
-            self._preempted = True
-            self._executor.preempt()
-        return True
+        if error is not None and error.kind == PREEMPTED:
+            return {"status": "preempted", "step": "unknown"}
+        said = outcome.value if error is None and isinstance(outcome.value, dict) else {}
+        if said.get("status") in ("paused", "preempted"):
+            return {"status": said["status"], "step": said["step"]}
+        result = result_after(trial, attempts_before, error)
+        self._memory.look_at(result)
+        self._results[trial.spec_id] = summary(result)
+        return self._results[trial.spec_id]
 
     def _expected(self, plan: SweepPlan) -> int:
         """How many trials this command will run, as far as that is known."""
@@ -320,7 +323,7 @@ class _Driver:
             deadline_s=self._settings.cluster.deadline_s,
         )
 
-    def _time(self, plan: SweepPlan, jobs: Sequence[Job]) -> None:
+    def _time(self, loop: Loop, jobs: Sequence[Job]) -> None:
         """Time the trained architectures, each alone on its node."""
 
         def on_end(outcome: Outcome) -> None:
@@ -329,23 +332,11 @@ class _Driver:
 
         if jobs:
             self._say(f"timing {len(jobs)} architectures, each alone on its node")
-            self._run_jobs(jobs, on_end=on_end)
+            loop.run(Jobs(jobs, on_end))
 
-    def _run_jobs(self, jobs: Sequence[Job], *, on_end: Callable[[Outcome], None]) -> None:
-        """Keep the slots busy until every job has ended."""
-        executor = self._executor
-        assert executor is not None, "the executor is started before any job"
-        waiting = deque(jobs)
-        while waiting or executor.running():
-            if self._draining():
-                waiting.clear()
-            _fill_slots(executor, waiting)
-            for outcome in executor.poll(_POLL_S):
-                on_end(outcome)
-            self._between_polls()
-
-    def _between_polls(self) -> None:
+    def _between_turns(self) -> None:
         assert self._executor is not None, "the executor is started before any job"
+        self._lease.check()
         if self._display is not None:
             self._display.update()
         # The tracker's work would disturb what asked to be alone; it catches up at the end.
@@ -378,13 +369,13 @@ class _Driver:
 
     def _close(self, status: str) -> None:
         """A command that ends before it plans leaves the record of earlier ones alone."""
-        if self._sweep is not None:
+        if self._sweep is not None and self._lease.taken_by is None:
             close_sweep(self._settings.folder, status)
 
     @property
     def _again(self) -> str:
         """The command that continues, as it may be shown."""
-        return redact(shlex.join(self._command))
+        return redact_command(self._command)
 
     @contextlib.contextmanager
     def _closed_properly(self) -> Iterator[None]:
@@ -420,78 +411,11 @@ class _Driver:
             display.close()
 
     def _say(self, text: str) -> None:
+        text = redact(text)  # an address of Ray, a message of a library
         if self._display is not None:
             self._display.say(text)
         else:
             print(text, file=self._stream, flush=True)
-
-
-class _Trials:
-    """The trials of one command between the source that asks for them and the slots that run them."""
-
-    def __init__(
-        self,
-        plan: SweepPlan,
-        source: TrialSource,
-        job_of: Callable[[SweepPlan, PlannedTrial], Job],
-        work_of: Callable[[PlannedTrial], float],
-        tally: Tally,
-        display: Display,
-    ) -> None:
-        self.plan = plan
-        self.running: dict[str, tuple[PlannedTrial, int]] = {}  # with how often it had ended before
-        self._source = source
-        self._job_of = job_of
-        self._work_of = work_of
-        self._tally = tally
-        self._display = display
-        self._known = {trial.spec_id for trial in plan.trials}
-        self._waiting: deque[PlannedTrial] = deque()
-
-    @property
-    def done(self) -> bool:
-        return not self._waiting and not self.running and self._source.done
-
-    def ask(self, free: int) -> list[PlannedTrial]:
-        """Take from the source what fits; returns what the plan did not have yet."""
-        room = max(free, 1 if self._source.eager else 0) - len(self._waiting)
-        asked = self._source.ask(room) if room > 0 else []
-        self._waiting += asked
-        new = [trial for trial in asked if trial.spec_id not in self._known]
-        if new:
-            self.plan = self.plan.with_trials(new)
-            self._known |= {trial.spec_id for trial in new}
-            names = self.plan.names()
-            for trial in new:
-                self._tally.expect(trial.spec_id, names[trial.spec_id], self._work_of(trial))
-        return new
-
-    def next_job(self) -> Job | None:
-        """The job of the trial that waits longest; it waits on until `started`."""
-        return self._job_of(self.plan, self._waiting[0]) if self._waiting else None
-
-    def started(self) -> None:
-        """The trial that waited longest runs."""
-        trial = self._waiting.popleft()
-        self.running[trial.spec_id] = trial, attempts(trial)
-        self._display.started(trial)
-
-    def ended(self, spec_id: str, result: Summary) -> None:
-        """Tell the source; a preempted trial waits to go on instead, and no attempt is counted."""
-        trial, _ = self.running.pop(spec_id)
-        if result["status"] == "preempted":
-            self._waiting.appendleft(trial)
-        else:
-            self._source.tell(spec_id, result)
-        self._display.ended(trial, result)
-
-
-def _fill_slots(executor: Executor, waiting: deque[Job]) -> None:
-    for job in list(waiting):
-        if executor.submit(job):
-            waiting.remove(job)
-        elif job.node is None:  # it fits anywhere and finds no slot: neither will the next one
-            return
 
 
 def _what_is_missing(plan: SweepPlan, results: Results) -> str:

@@ -31,7 +31,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sweep.jobs import PREEMPT_GRACE_S, JobError, error_of_exception, error_of_exit, resolve_entry
+from sweep.jobs import PREEMPT_GRACE_S, PREEMPTED, JobError, error_of_exception, error_of_exit, resolve_entry
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -218,6 +218,8 @@ def _report(child: _Child, status: int) -> dict[str, Any]:
     with contextlib.suppress(ValueError):
         report: dict[str, Any] = json.loads(child.received)
         return report
+    if code == -signal.SIGTERM or (child.stopping and code == -signal.SIGKILL):  # says nothing about the job
+        return {"error": dataclasses.asdict(JobError(kind=PREEMPTED, message="it was asked to end"))}
     return {"error": dataclasses.asdict(error_of_exit(code))}
 
 

@@ -20,13 +20,16 @@ from rdc.errors import UserError
 
 # What a job gets to finish its step and write a checkpoint when it has to end early.
 PREEMPT_GRACE_S = 30.0
+# Kind of error of a job that was asked to end and did so without an answer, or had to be killed.
+PREEMPTED = "Preempted"
+# The same of a job for one node, which has gone or takes no jobs.
+NODE_LOST = "NodeLost"
 # What a signal that ended a job usually means.
 _SIGNALS = {
     signal.SIGKILL: "killed by the system, most often because memory ran out",
     signal.SIGSEGV: "crashed inside compiled code",
     signal.SIGBUS: "crashed inside compiled code, or a disk or shared memory is full",
     signal.SIGABRT: "aborted inside compiled code",
-    signal.SIGTERM: "asked to stop",
 }
 
 
@@ -50,7 +53,11 @@ class Job:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class JobError:
-    """Why a job has no value. kind: exception class, signal name, "Deadline", "Exit" or "WorkerLost"."""
+    """Why a job has no value.
+
+    kind: exception class, signal name, PREEMPTED, NODE_LOST, "Deadline", "Exit", or "WorkerLost" if it died
+    with several workers.
+    """
 
     kind: str
     message: str
@@ -85,8 +92,26 @@ class Executor(Protocol):
     def start(self) -> list[NodeSlots]:
         """Bring up the slots; UserError says why that is impossible."""
 
+    def nodes(self) -> list[NodeSlots]:
+        """The nodes that take any job now: those of the start that are left, and those admitted since."""
+
+    def joined(self) -> list[NodeSlots]:
+        """The nodes that have come since the start. They take jobs that name them, and no other."""
+
+    def admit(self, node: str) -> None:
+        """Let a node that has joined take any job."""
+
+    def leave_out(self, node: str, reason: str) -> None:
+        """Use a node no more."""
+
+    def free_slots(self) -> int:
+        """How many jobs that may run on any node could start now."""
+
     def submit(self, job: Job) -> bool:
-        """Start the job if a suitable slot is free; False leaves it with the caller."""
+        """Start the job if a suitable slot is free; False leaves it with the caller.
+
+        A job for a node that has gone or is left out is taken, and ends with that as its error.
+        """
 
     def poll(self, timeout_s: float) -> list[Outcome]:
         """Jobs that have ended, waiting for the first one up to timeout_s."""
@@ -95,7 +120,10 @@ class Executor(Protocol):
         """Jobs submitted and not yet returned by poll."""
 
     def preempt(self, grace_s: float = PREEMPT_GRACE_S) -> None:
-        """Ask the running jobs to end early, kill them after grace_s; poll returns how each one ended."""
+        """Ask the running jobs to end early, kill them after grace_s; poll returns how each one ended.
+
+        The sweep ends: a job whose worker dies now is not run again.
+        """
 
     def stop(self, grace_s: float) -> None:
         """End all jobs, after a polite request kill what remains, and give back all resources."""
@@ -149,7 +177,22 @@ class InlineExecutor:
         self._job: Job | None = None
 
     def start(self) -> list[NodeSlots]:
+        return self.nodes()
+
+    def nodes(self) -> list[NodeSlots]:
         return [NodeSlots(node=self.NODE, slots=1, cpus_per_slot=1, gpus_per_slot=0.0)]
+
+    def joined(self) -> list[NodeSlots]:
+        return []
+
+    def admit(self, node: str) -> None:
+        raise AssertionError(f"no node joins this process: {node}")
+
+    def leave_out(self, node: str, reason: str) -> None:
+        raise AssertionError(f"this process cannot be left out: {reason}")
+
+    def free_slots(self) -> int:
+        return int(self._job is None)
 
     def submit(self, job: Job) -> bool:
         if self._job is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,6 @@ from typing import Any, Literal
 import conf
 from rdc.configured import model_of, zoo_of
 from rdc.errors import UserError
-from rdc.files import atomic_write_text
 from rdc.result import trial_label
 from rdc.spec import ExternalWeights, ModelSpec, RunSettings, TrialSpec, WarmStart, to_plain
 from rdc.zoo import external_weights
@@ -228,21 +226,6 @@ def trials_of(
         _trial(settings, candidate, candidate.model, data, precision, lmbda, seed)
         for lmbda, seed in itertools.product(lmbdas, seeds)
     ]
-
-
-def add_planned(sweep: dict[str, Any], plan: SweepPlan, more: Sequence[PlannedTrial]) -> None:
-    """Put trials that a search has asked for into sweep.json before they run.
-
-    sweep: the content of sweep.json as write_sweep returned it; it grows in place, so that who holds it (the
-    tracker does) knows the new trials too.
-    """
-    from sweep.record import SWEEP_FILE
-
-    planned, listed = set(sweep["planned"]), {trial["spec_id"] for trial in sweep["trials"]}
-    sweep["planned"] += [trial.spec_id for trial in more if trial.spec_id not in planned]
-    sweep["trials"] += [trial.to_dict() for trial in more if trial.spec_id not in listed]
-    # Without indentation: with it, Python's slow encoder would write all trials again for every new one.
-    atomic_write_text(plan.folder / SWEEP_FILE, json.dumps(sweep, allow_nan=False) + "\n")
 
 
 def job_payload(plan: SweepPlan, trial: PlannedTrial, *, device: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rdc.errors import UserError
-from rdc.files import append_jsonl, atomic_write_json, read_json
+from rdc.files import append_jsonl, atomic_write_text, read_json
 from rdc.result import RESULT_FILE, identity, read_any, read_finished, write_result
 from rdc.spec import TrialSpec, to_plain
 from sweep.jobs import JobError
@@ -83,15 +83,32 @@ def write_sweep(plan: SweepPlan, command: Sequence[str], versions: Mapping[str, 
         "ended_at": None,
         "status": "running",
     }
-    atomic_write_json(plan.folder / SWEEP_FILE, sweep)
+    _save(plan.folder, sweep)
     return sweep
+
+
+def add_planned(sweep: dict[str, Any], plan: SweepPlan, more: Sequence[PlannedTrial]) -> None:
+    """Put trials that a search has asked for into sweep.json before they run.
+
+    sweep: the content of sweep.json as write_sweep returned it; it grows in place, so that who holds it (the
+    tracker does) knows the new trials too.
+    """
+    planned, listed = set(sweep["planned"]), {trial["spec_id"] for trial in sweep["trials"]}
+    sweep["planned"] += [trial.spec_id for trial in more if trial.spec_id not in planned]
+    sweep["trials"] += [trial.to_dict() for trial in more if trial.spec_id not in listed]
+    _save(plan.folder, sweep)
 
 
 def close_sweep(folder: Path, status: str) -> None:
     """status: finished, stopped, interrupted or failed."""
     sweep = read_sweep(folder)
     if sweep is not None:
-        atomic_write_json(folder / SWEEP_FILE, {**sweep, "ended_at": time.time(), "status": status})
+        _save(folder, {**sweep, "ended_at": time.time(), "status": status})
+
+
+def _save(folder: Path, sweep: Mapping[str, Any]) -> None:
+    """Without indentation: with it, Python's slow encoder would write all trials again for every new one."""
+    atomic_write_text(folder / SWEEP_FILE, json.dumps(sweep, allow_nan=False) + "\n")
 
 
 def _failed(spec: TrialSpec, error: JobError, *, attempt: int) -> dict[str, Any]:

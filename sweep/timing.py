@@ -24,12 +24,11 @@ def missing_jobs(
     nodes: Sequence[NodeSlots],
     probes: Mapping[str, Mapping[str, Any]],
     results: Mapping[str, Mapping[str, Any]],
-    *,
     entry: str,
 ) -> list[Job]:
     """One exclusive job per architecture and kind of device that has no timing in this setting yet.
 
-    probes: node -> rdc.machine.probe of it; nodes that joined later are not used. results: by spec_id.
+    nodes: those there are now. probes: node -> rdc.machine.probe of it. results: by spec_id.
     """
     nodes_of_device: dict[str, list[NodeSlots]] = defaultdict(list)
     for node in nodes:
@@ -78,23 +77,23 @@ def _trained_architectures(
     seen = set()
     for wanted in ("ok", "rate_mismatch"):
         for trial in plan.trials:
-            status = results.get(trial.spec.spec_id, {}).get("status")
-            if trial.spec.arch_id not in seen and status == wanted and (trial.folder / _CHECKPOINT).exists():
-                seen.add(trial.spec.arch_id)
+            status = results.get(trial.spec_id, {}).get("status")
+            if trial.arch_id not in seen and status == wanted and (trial.folder / _CHECKPOINT).exists():
+                seen.add(trial.arch_id)
                 yield trial
 
 
 def _timing_file(plan: SweepPlan, trial: PlannedTrial, device_slug: str) -> Path:
     timing = plan.settings.cluster.timing
     setting = f"{timing.threads}t__{plan.precision}__{timing.height_px}x{timing.width_px}"
-    return plan.folder / "timing" / f"{trial.spec.arch_id}__{device_slug}__{setting}.json"
+    return plan.folder / "timing" / f"{trial.arch_id}__{device_slug}__{setting}.json"
 
 
 def _is_complete(path: Path, plan: SweepPlan, trial: PlannedTrial) -> bool:
     wanted = [plan.settings.cluster.timing.height_px, plan.settings.cluster.timing.width_px]
     try:
         found = read_json(path) if path.exists() else {}
-        return bool(found["arch_id"] == trial.spec.arch_id and found["image_px"] == wanted)
+        return bool(found["arch_id"] == trial.arch_id and found["image_px"] == wanted)
     except (UserError, KeyError, TypeError):
         return False
 
@@ -108,7 +107,7 @@ def _job(plan: SweepPlan, trial: PlannedTrial, node: NodeSlots, out: Path, entry
     ]
     payload = {
         "model": to_plain(trial.spec.model),
-        "arch_id": trial.spec.arch_id,
+        "arch_id": trial.arch_id,
         "label": trial.label,
         "checkpoint": str(trial.folder / _CHECKPOINT),
         "image": large_enough[0] if large_enough else None,

@@ -13,7 +13,7 @@ import ray
 
 from rdc.errors import UserError
 from sweep.executor import RayExecutor
-from sweep.jobs import Job, Outcome
+from sweep.jobs import NODE_LOST, Job, Outcome
 from tests.sweep.conftest import HERE, ROOT, is_alive, wait_until
 
 
@@ -103,8 +103,13 @@ def test_every_job_has_a_process_of_its_own_and_an_exclusive_one_is_alone(execut
                 assert outcome.ended_at <= started or outcome.started_at >= stopped
 
 
-def test_a_job_for_another_node_waits(executor: RayExecutor) -> None:
-    assert not executor.submit(Job(job_id="x", entry="pretend:echo", payload={}, node="elsewhere"))
+def test_a_job_for_a_node_that_is_gone_ends_with_that(executor: RayExecutor) -> None:
+    assert executor.submit(Job(job_id="x", entry="pretend:echo", payload={}, node="elsewhere"))
+    assert [job.job_id for job in executor.running()] == ["x"]
+    (outcome,) = executor.poll(10)
+    assert outcome.error is not None
+    assert outcome.error.kind == NODE_LOST
+    assert not executor.running()
 
 
 def test_when_its_slot_dies_a_job_runs_again_on_another(executor: RayExecutor, tmp_path: Path) -> None:

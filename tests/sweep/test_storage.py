@@ -17,8 +17,8 @@ from PIL import Image
 from rdc.data import ImageSet, resolve_eval
 from rdc.errors import UserError
 from sweep import storage
-from sweep.jobs import NodeSlots, probe_machine
-from sweep.machines import probe_jobs
+from sweep.jobs import InlineExecutor, probe_machine
+from sweep.machines import Nodes
 from sweep.storage import CHECK_FILE, check_node, write_check
 
 NODE = re.escape(f"node {socket.gethostname()}")
@@ -133,10 +133,10 @@ def test_images_that_a_node_lacks_are_named(
 
 def test_the_probe_of_a_node_checks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     impatient(monkeypatch)
-    nodes = [NodeSlots(node=name, slots=1, cpus_per_slot=1, gpus_per_slot=0.0) for name in "ab"]
-    jobs = probe_jobs(nodes, "sweep.jobs:probe_machine", tmp_path)
-    assert [job.node for job in jobs] == ["a", "b"]
-    assert probe_machine(jobs[1].payload)["device_slug"]
+    nodes = Nodes(InlineExecutor(), "sweep.jobs:probe_machine", tmp_path, print)
+    (job,) = nodes.first_jobs()
+    assert (job.node, job.exclusive) == (InlineExecutor.NODE, True)
+    assert probe_machine(job.payload)["device_slug"]
     (tmp_path / CHECK_FILE).unlink()
     with pytest.raises(UserError, match=f"{NODE} sees another folder"):
-        probe_machine(jobs[1].payload)
+        probe_machine(job.payload)
