@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from rdc.errors import UserError
-from rdc.result import read_any
+from rdc.result import read_any, read_rung
 from sweep.drain import STOP_FILE, read_request
-from sweep.lock import DriverRecord, is_alive, read_driver
+from sweep.lock import DRIVER_FILE, DriverRecord, is_alive, read_driver
 from sweep.progress import TrialWatch
 from sweep.record import SWEEP_FILE, read_events, read_sweep
 
@@ -28,7 +28,8 @@ _SIGNS_OF_LIFE = ("metrics.jsonl", "log.txt", "spec.json")
 class TrialStatus:
     """One trial. state: one of STATES. steps: of its whole training. watch: of a running one, up to date.
 
-    paused: a search stopped it early, and may promote it. interrupted: it will go on from its checkpoint.
+    paused: a search stopped it early, at paused_at_step, and may promote it. interrupted: it will go on from
+    its checkpoint.
     """
 
     spec_id: str
@@ -37,6 +38,7 @@ class TrialStatus:
     steps: int
     result: dict[str, Any] | None
     watch: TrialWatch | None
+    paused_at_step: int | None = None
 
     @property
     def eta_s(self) -> float | None:
@@ -48,6 +50,7 @@ class TrialStatus:
 class SweepStatus:
     """driver: who drives the sweep, or was killed doing so. stop: who asked it to end. eta_s: seconds left.
 
+    sweep: content of sweep.json; without trials while the first driver still loads models and images.
     elsewhere: trials that earlier commands planned and the last one did not.
     """
 
@@ -105,13 +108,14 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
 def sweep_folder(sweep: str | None, runs_dir: Path) -> Path:
     """The folder of the named sweep, or of the one that was started or continued last."""
     runs_dir = runs_dir.expanduser()
-    known = {path.parent: _last_start(path) for path in runs_dir.glob(f"*/{SWEEP_FILE}")}
+    found = [path.parent for name in (SWEEP_FILE, DRIVER_FILE) for path in runs_dir.glob(f"*/{name}")]
+    known = {folder: _last_start(folder) for folder in found}
     if sweep is None:
         if not known:
             raise UserError(f"{runs_dir}: there is no sweep yet; name its folder, or give --runs-dir")
         return max(known, key=lambda folder: known[folder])
     for folder in (runs_dir / sweep, Path(sweep).expanduser()):
-        if (folder / SWEEP_FILE).exists():
+        if any((folder / name).exists() for name in (SWEEP_FILE, DRIVER_FILE)):
             return folder
     names = ", ".join(sorted(folder.name for folder in known))
     raise UserError(f"{sweep}: there is no such sweep; {runs_dir} has {names or 'none yet'}")
@@ -119,13 +123,13 @@ def sweep_folder(sweep: str | None, runs_dir: Path) -> Path:
 
 def read_status(folder: Path) -> SweepStatus:
     """Look at every trial of the sweep once; a trial of a running sweep may end meanwhile."""
-    sweep = read_sweep(folder)
-    if sweep is None:
+    sweep, driver = read_sweep(folder), read_driver(folder)
+    if sweep is None and driver is None:
         raise UserError(f"{folder}: is no sweep folder; it has no {SWEEP_FILE}")
-    driver = read_driver(folder)
+    sweep = {"name": folder.resolve().name, "status": "running", "trials": [], **(sweep or {})}
     alive = driver is not None and is_alive(folder, driver)
     jobs = [job for job in read_events(folder) if job.get("kind") == "trial"]
-    last_end = {job["job"]: job["ended_at"] for job in jobs}
+    last_end = {job.get("job"): job.get("ended_at", 0.0) for job in jobs}
     planned = set(sweep.get("planned") or [trial["spec_id"] for trial in sweep["trials"]])
     trials = []
     for entry in sweep["trials"]:
@@ -145,13 +149,15 @@ def read_status(folder: Path) -> SweepStatus:
     )
 
 
-def _last_start(sweep_file: Path) -> float:
+def _last_start(folder: Path) -> float:
     """Unix time of the last command on this sweep."""
     try:
-        sweep = read_sweep(sweep_file.parent) or {}
+        sweep = read_sweep(folder) or {}
     except UserError:
         return 0.0
-    return float(max([sweep.get("started_at") or 0.0, *sweep.get("resumed_at", [])]))
+    driver = read_driver(folder)
+    planned = [sweep.get("started_at") or 0.0, *sweep.get("resumed_at", [])]
+    return float(max([*planned, driver.started_at if driver is not None else 0.0]))
 
 
 def _look_at(folder: Path, entry: Mapping[str, Any], begin: float) -> TrialStatus:
@@ -163,13 +169,16 @@ def _look_at(folder: Path, entry: Mapping[str, Any], begin: float) -> TrialStatu
     if may_run and _last_sign_of_life(trial) > begin:
         watch = TrialWatch(trial)
         watch.look()
+    state = "running" if watch is not None else _state_at_rest(trial, result)
+    rung = read_rung(trial, spec_id=entry["spec_id"]) if state == "paused" else None
     return TrialStatus(
         spec_id=entry["spec_id"],
         label=str(entry.get("label", entry["spec_id"])),
-        state="running" if watch is not None else _state_at_rest(trial, result),
+        state=state,
         steps=int(((entry.get("spec") or {}).get("recipe") or {}).get("steps") or 1),
         result=result,
         watch=watch,
+        paused_at_step=None if rung is None else int(rung["step"]),
     )
 
 

@@ -13,7 +13,7 @@ from sweep.progress import duration
 from sweep.status import STATES, SweepStatus, TrialStatus
 
 _MOST_LOGS = 3  # per class of failure; --json has them all
-_MOST_RUNNING = 20
+_MOST_LINES = 20  # per state
 _MOST_ARCHITECTURES = 10
 _OBJECTIVES = ("rd_loss", "kmac_per_px_dec")
 # What comparing and showing takes; a whole row would take ten times as long, which counts at 10,000 trials.
@@ -30,13 +30,12 @@ def counts_text(status: SweepStatus) -> str:
     if status.stop is not None:
         lines.append(f"stop requested by {status.stop}; no further trial starts")
     parts = [f"{status.count(state)} {_NAMES.get(state, state)}" for state in STATES if status.count(state)]
-    lines.append(f"{len(status.trials)} trials: {', '.join(parts) or 'none planned yet'}")
+    nothing_yet = "none planned yet" + ("; models and images come first" if status.alive else "")
+    lines.append(f"{len(status.trials)} trials: {', '.join(parts) or nothing_yet}")
     if status.elsewhere:
         lines.append(f"{status.elsewhere} more of earlier commands, not asked for by the last one")
-    running = [trial for trial in status.trials if trial.state == "running"]
-    lines += [_running_line(trial) for trial in running[:_MOST_RUNNING]]
-    if len(running) > _MOST_RUNNING:
-        lines.append(f"  and {len(running) - _MOST_RUNNING} more")
+    for state in ("running", "paused"):
+        lines += _trial_lines([trial for trial in status.trials if trial.state == state])
     if status.eta_s is not None and status.stop is None:
         lines.append(f"about {duration(status.eta_s)} left")
     return "\n".join([*lines, *_failure_lines(status)])
@@ -88,13 +87,18 @@ def _driver_line(status: SweepStatus) -> str:
     driver, word = status.driver, _word(status)
     if driver is not None and status.alive:
         return f"running: driven by {driver} for {duration(time.time() - driver.started_at)}"
-    again = f"continue with: {status.sweep.get('command')}"
+    again = how_to_go_on(status)
     if word == "killed":
         who = str(driver) if driver is not None else "the driver"
         return f"killed: {who} is gone; what is finished is kept\n{again}"
     ended_at = status.sweep.get("ended_at")
     ago = f" {duration(max(0.0, time.time() - ended_at))} ago" if ended_at else ""
     return f"{word}{ago}" if word == "finished" else f"{word}{ago}; {again}"
+
+
+def how_to_go_on(status: SweepStatus) -> str:
+    """The command that continues; it is not known before the first plan."""
+    return f"continue with: {status.sweep.get('command') or 'the same command'}"
 
 
 def _word(status: SweepStatus) -> str:
@@ -105,9 +109,14 @@ def _word(status: SweepStatus) -> str:
     return "killed" if recorded == "running" else recorded
 
 
-def _running_line(trial: TrialStatus) -> str:
-    text = trial.watch.text(trial.steps) if trial.watch is not None else ""
-    return f"  {trial.label}  {text}"
+def _trial_lines(trials: list[TrialStatus]) -> Iterator[str]:
+    for trial in trials[:_MOST_LINES]:
+        if trial.watch is not None:
+            yield f"  {trial.label}  {trial.watch.text(trial.steps)}"
+        else:
+            yield f"  {trial.label}  stopped early at step {trial.paused_at_step or '?'}/{trial.steps}"
+    if len(trials) > _MOST_LINES:
+        yield f"  and {len(trials) - _MOST_LINES} more {_NAMES.get(trials[0].state, trials[0].state)}"
 
 
 def _failure_lines(status: SweepStatus) -> Iterator[str]:
@@ -135,6 +144,8 @@ def _driver(status: SweepStatus) -> dict[str, Any]:
 
 def _trial_json(trial: TrialStatus) -> dict[str, Any]:
     fields = {"spec_id": trial.spec_id, "label": trial.label, "state": trial.state, "steps": trial.steps}
+    if trial.state == "paused":
+        return {**fields, "step": trial.paused_at_step}
     if trial.watch is None:
         return fields
     return {

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rdc.errors import UserError
 from sweep.drain import write_request
 from sweep.status import SweepStatus, add_sweep_arguments, read_status, sweep_folder
+from sweep.status_text import how_to_go_on
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,6 +41,6 @@ def _what_happens(status: SweepStatus, *, now: bool) -> str:
         [
             f"asked {status.driver} to end sweep {status.sweep.get('name')}",
             f"{running} running trials {fate}; {left} others do not start",
-            f"continue with: {status.sweep.get('command')}",
+            how_to_go_on(status),
         ]
     )
