@@ -22,9 +22,13 @@ from typing import Any
 
 import pytest
 
+import conf
+from rdc.errors import UserError
+from sweep.driver import run_sweep
 from sweep.sync import main
 from sweep.ui import serve
 from tests.sweep.conftest import ROOT
+from tests.sweep.test_search import real_study
 from tests.sweep.tracking_reader import Server, unused_port
 
 pytestmark = [
@@ -47,7 +51,7 @@ def programs() -> Path:
 
 
 class Postgres:
-    """A cluster of its own on this machine's loopback, with a password; started by `with`."""
+    """A cluster of its own on this machine's loopback, with a password; started by `with ... .running()`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -63,14 +67,12 @@ class Postgres:
     def uri(self, database: str, driver: str = "postgresql") -> str:
         return f"{driver}://rdc:{PASSWORD}@127.0.0.1:{self.port}/{database}"
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[Postgres]:
+    def _init(self) -> None:
         words = self.folder / "password"
         words.write_text(PASSWORD)
-        data = str(self.folder / "data")
         init = [
             "-D",
-            data,
+            str(self.folder / "data"),
             "-U",
             "rdc",
             "-A",
@@ -87,6 +89,12 @@ class Postgres:
             capture_output=True,
             **self._as,
         )
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Postgres]:
+        if not (self.folder / "data").exists():
+            self._init()
+        data = str(self.folder / "data")
         log = self.folder / "postgres.log"
         options = ["-D", data, "-p", str(self.port), "-k", str(self.folder), "-h", "127.0.0.1", "-F"]
         with open(log, "w") as output:
@@ -183,27 +191,55 @@ def test_a_sweep_reads_back_from_an_mlflow_server_on_postgresql(
     assert [p for p in written if PASSWORD.encode() in p.read_bytes()] == []
 
 
-def test_a_search_keeps_its_study_in_postgresql(postgres: Postgres, sweep: Any, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("environment")
+def test_a_search_keeps_its_study_in_postgresql(
+    postgres: Postgres, base_overrides: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     postgres.create("optuna")
     overrides = [
+        *base_overrides,
+        "budget.steps=4",
+        "budget.warmup_steps=1",
+        "budget.fresh_decode_images=0",
+        "cluster=inline",
+        "time=false",
         "search=tpe",
-        "search.trials=3",
+        "search.trials=2",
         f"search.storage={postgres.uri('optuna')}",
         "space.axes={depth.latent_channels:[8,12,16,20]}",
-        "tracking=none",
     ]
-    printed = sweep(*overrides)
-    first = told_values(postgres.uri("optuna"))
-    results = [json.loads(p.read_text()) for p in tmp_path.glob("runs/tiny/trials/*/result.json")]
-    assert len(results) == 3
-    # A trial without a valid point has nothing to tell.
-    losses = [result["evaluation"]["rd_loss"] for result in results if result["status"] == "ok"]
-    assert losses, [result["error"] for result in results]
+
+    def sweep() -> dict[int, list[float] | None]:
+        command = ["python", "-m", "sweep", *overrides]
+        assert run_sweep(conf.compose(overrides), overrides=overrides, command=command) == 0
+        return told_values(postgres.uri("optuna"))
+
+    first = sweep()
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("runs/tiny/trials/*/result.json")]
+    losses = [result["evaluation"]["rd_loss"] for result in results]
+    assert len(losses) == 2
     assert sorted(values[0] for values in first.values() if values) == sorted(losses)
-    again = sweep(*overrides)
-    assert told_values(postgres.uri("optuna")) == first
-    assert PASSWORD not in printed + again
+    assert sweep() == first
+    assert "optuna-dashboard 'postgresql://***@127.0.0.1:" in (printed := "".join(capfd.readouterr()))
+    assert PASSWORD not in printed
     assert [p for p in tmp_path.rglob("*") if p.is_file() and PASSWORD.encode() in p.read_bytes()] == []
+
+
+def test_a_study_goes_on_after_a_restart_of_its_server() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        server = Postgres(Path(folder))
+        with server.running():
+            study = real_study(Path(folder), "random", storage=server.uri("postgres"))
+            before = study.ask()
+        with pytest.raises(
+            UserError, match=r"^search\.storage=postgresql://\*\*\*@.*; the same command"
+        ) as caught:
+            study.ask()
+        assert PASSWORD not in str(caught.value)
+        assert "\n" not in str(caught.value)
+        with server.running():
+            study.tell(before[0], [1.0, 2.0])
+            assert [past.state for past in study.history()] == ["COMPLETE"]
 
 
 def told_values(uri: str) -> dict[int, list[float] | None]:

@@ -30,11 +30,11 @@ SUGGESTIONS = st.lists(st.sampled_from(PARAMS), min_size=1, max_size=30)
 MANY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def real_study(folder: Path, sampler: SamplerName, seed: int = 0) -> Study:
+def real_study(folder: Path, sampler: SamplerName, seed: int = 0, *, storage: str | None = None) -> Study:
     return open_study(
         name="study",
         folder=folder,
-        storage=None,
+        storage=storage,
         space=SPACE,
         objectives=objectives(),
         sampler=sampler,
