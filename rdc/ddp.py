@@ -29,7 +29,8 @@ import torch
 from torch import Tensor
 
 from rdc.errors import UserError
-from rdc.files import StorageError, atomic_write_json, read_json
+from rdc.files import StorageError, atomic_write_json, read_json, storing
+from rdc.memory import in_words, where_memory_ran_out
 from rdc.preempt import StoppedEarly
 
 _POLL_S = 0.1
@@ -124,7 +125,7 @@ def train_in_processes(
     Returns rdc.machine.memory_peaks_mb of the largest process. Raises StoppedEarly as training in one process
     does, StorageError, and TeamFailed for everything else.
     """
-    with tempfile.TemporaryDirectory(prefix="rdc-ddp-") as folder:
+    with storing(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="rdc-ddp-") as folder:
         Path(folder, "payload.json").write_text(json.dumps(payload))
         with _started(Path(folder), count) as ranks:
             codes = _wait(ranks, preempted)
@@ -222,6 +223,8 @@ def _contact() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if where_memory_ran_out(error) is not None:
+            raise
         raise ContactLost(" ".join(str(error).split())[:200]) from error
 
 
@@ -294,7 +297,8 @@ def main(arguments: Sequence[str]) -> int:
         import traceback
 
         print(f"process {rank + 1} of {size}:\n{traceback.format_exc()}", file=sys.stderr)
-        report = {"status": "failed", "class": type(error).__name__, "message": " ".join(str(error).split())}
+        kind, message = in_words(error)
+        report = {"status": "failed", "class": kind, "message": message}
         code = 1
     with contextlib.suppress(OSError, UserError):
         atomic_write_json(folder / f"report{rank}.json", report)

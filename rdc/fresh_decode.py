@@ -26,11 +26,10 @@ def decodes_alike(
     checkpoint: Path, files: Sequence[bytes], pixel_sha256: Sequence[str], *, device: str, threads: int
 ) -> tuple[bool, str | None]:
     """(whether a new interpreter decodes all files to these pixels, the first difference in words)."""
-    with tempfile.TemporaryDirectory(prefix="rdc-decode-") as folder:
+    with storing(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="rdc-decode-") as folder:
         paths = [Path(folder, f"{number:04}.rdc") for number in range(len(files))]
-        with storing(folder):
-            for path, data in zip(paths, files, strict=True):
-                path.write_bytes(data)
+        for path, data in zip(paths, files, strict=True):
+            path.write_bytes(data)
         answers = _run(checkpoint, paths, device=device, threads=threads)
     for number, (answer, expected) in enumerate(zip(answers, pixel_sha256, strict=True)):
         if "error" in answer:

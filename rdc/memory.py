@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Literal
 
 import torch
@@ -48,3 +49,18 @@ def where_memory_ran_out(error: BaseException) -> Place | None:
 def first_words(error: BaseException) -> str:
     """The beginning of what a library said, for the record; it can run over many lines."""
     return (" ".join(str(error).split()) or type(error).__name__)[:80]
+
+
+def in_words(error: BaseException) -> tuple[str, str]:
+    """(class, one line) with which a result names an error; a lack of memory is always called OutOfMemory."""
+    place = where_memory_ran_out(error)
+    if place is not None:
+        return OutOfMemory.__name__, f"{place} memory ran out ({first_words(error)}); {WAY_OUT}"
+    return type(error).__name__, " ".join(str(error).split())
+
+
+def give_back(device: torch.device) -> None:
+    """Let other processes have the memory of a GPU that this one keeps and does not use."""
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()

@@ -132,25 +132,24 @@ def save_resume(folder: Path, point: ResumePoint, *, spec_id: str) -> None:
     atomic_write_bytes(folder / RESUME_FILE, buffer.getbuffer())
 
 
-def open_resume(folder: Path, *, spec_id: str, device: torch.device) -> tuple[ResumePoint | None, str | None]:
+def open_resume(folder: Path, *, spec_id: str) -> tuple[ResumePoint | None, str | None]:
     """(point to continue from or None, why an existing resume.pt was not used or None).
 
-    A file that is damaged or of another trial is renamed, so that it can be examined and is not met again.
+    On the CPU, so that a GPU that just holds a training holds it when it goes on, too. A file that is damaged
+    or of another trial is renamed, so that it can be examined and is not met again.
     """
     path = folder / RESUME_FILE
     if not path.exists():
         return None, None
-    data = path.read_bytes()
+    with storing(path):
+        data = path.read_bytes()
     try:
-        point = _read(_unsealed(data), torch.device("cpu"), spec_id)
+        return _read(_unsealed(data), spec_id), None
     except Exception as error:  # torch.load raises many kinds for a damaged file; all mean the same here
         if where_memory_ran_out(error) is not None:
             raise  # it says nothing about the file
         aside = set_aside(path)
         return None, f"{RESUME_FILE} could not be used and is now {aside.name}: {_one_line(error)}"
-    if device.type != "cpu":  # what fails from here on is the device
-        point = _read(_unsealed(data), device, spec_id)
-    return point, None
 
 
 def _unsealed(data: bytes) -> memoryview:
@@ -163,8 +162,8 @@ def _unsealed(data: bytes) -> memoryview:
     return content
 
 
-def _read(data: memoryview, device: torch.device, spec_id: str) -> ResumePoint:
-    content = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+def _read(data: memoryview, spec_id: str) -> ResumePoint:
+    content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     if (content["schema_version"], content["spec_id"]) != (RESUME_VERSION, spec_id):
         raise ValueError(f"it belongs to trial {content['spec_id']}, version {content['schema_version']}")
     good = content["good"]

@@ -39,7 +39,7 @@ from rdc.machine import (
     resolve_device,
     set_threads,
 )
-from rdc.memory import WAY_OUT, OutOfMemory, first_words, where_memory_ran_out
+from rdc.memory import give_back, in_words
 from rdc.models.codec import Codec, build
 from rdc.models.layers.wavelet import start_as_wavelet
 from rdc.preempt import Preemption, StoppedEarly
@@ -112,7 +112,7 @@ def _attempt(spec: TrialSpec, run: RunSettings, preemption: Preemption) -> dict[
         if _is_storage(error):
             raise
         _log.error("trial %s failed:\n%s", spec.spec_id, traceback.format_exc())
-        return _failure(spec, error)
+        return _failure(error)
 
 
 def train_share(
@@ -148,6 +148,7 @@ class _Trial:
             crops, validation_images, eval_images = self._caches(train_set, validation_set, eval_set)
         codec, training = self._train(crops, validation_images, resume)
         model = self._save(codec, training)
+        give_back(self.device)  # training kept more than coding needs, and a second process decodes beside us
         with self.preemption.at_once():
             self._phase("evaluate")
             evaluation = evaluate(
@@ -223,7 +224,7 @@ class _Trial:
         run = {**to_plain(self.run_settings), "device": self.device.type}
         payload = {"spec": self.spec.to_dict(), "run": run}
         peaks_mb = train_in_processes(payload, processes, preempted=lambda: self.preemption.wanted)
-        point, damage = open_resume(self.folder, spec_id=self.spec.spec_id, device=self.device)
+        point, damage = open_resume(self.folder, spec_id=self.spec.spec_id)
         if point is None or point.progress.step != self.spec.recipe.steps:
             raise TeamFailed("NotFinite", damage or "after the last step, not all weights are numbers")
         learner = Learner(codec, self.spec.recipe, lmbda=self.spec.lmbda, seed=self.spec.seed)
@@ -237,7 +238,7 @@ class _Trial:
         set_threads(max(1, run.threads // run.processes))
         if not team.is_first:
             self.metrics = NoMetrics(self.folder)
-        resume, damage = open_resume(self.folder, spec_id=self.spec.spec_id, device=self.device)
+        resume, damage = open_resume(self.folder, spec_id=self.spec.spec_id)
         assert damage is None, f"it was whole when the processes were started: {damage}"
         crops, validation_images, _ = self._caches(*self._image_sets())
         train(
@@ -258,7 +259,7 @@ class _Trial:
     def _open_what_is_there(self) -> ResumePoint | None:
         """What an earlier attempt has left to go on from; files that are not what was written are renamed."""
         damaged_result = set_damaged_aside(self.folder)
-        point, damaged_resume = open_resume(self.folder, spec_id=self.spec.spec_id, device=self.device)
+        point, damaged_resume = open_resume(self.folder, spec_id=self.spec.spec_id)
         damaged_metrics = self.metrics.go_back(point.metrics if point else NO_METRICS)
         self.step = point.progress.step if point else 0
         self._report_damage("resume_damaged", damaged_resume)
@@ -400,12 +401,8 @@ def _mismatch(evaluation: Evaluation, difference: str | None) -> dict[str, Any] 
     return None
 
 
-def _failure(spec: TrialSpec, error: Exception) -> dict[str, Any]:
-    kind = error.error_class if isinstance(error, TeamFailed) else type(error).__name__
-    message = " ".join(str(error).split())
-    place = where_memory_ran_out(error)
-    if place is not None:
-        kind, message = OutOfMemory.__name__, f"{place} memory ran out ({first_words(error)}); {WAY_OUT}"
+def _failure(error: Exception) -> dict[str, Any]:
+    kind, message = (error.error_class, str(error)) if isinstance(error, TeamFailed) else in_words(error)
     return {
         "status": "failed",
         "environment": environment(torch.device("cpu")),

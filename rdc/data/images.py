@@ -1,4 +1,4 @@
-"""One image file -> 8-bit RGB pixels, or a refusal that names the file and the way out.
+, formats=_FORMATS"""One image file -> 8-bit RGB pixels, or a refusal that names the file and the way out.
 
 What is done with the formats people have: grey is repeated into three channels; transparency is laid over
 white; 16-bit samples are scaled to 8 bits with rounding; palettes and CMYK are converted; the EXIF rotation
@@ -17,6 +17,9 @@ from PIL import Image, ImageOps
 from rdc.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm", ".gif")
+
+# What a file holds decides, not its name: PIL would start an interpreter for some of what it knows.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
 
 MIN_SIDE_PX = 8  # below this an image holds no structure, and its rate is all header
 MAX_PIXELS = 80_000_000  # 240 MB decoded; refused from the header alone, before anything is allocated
@@ -41,7 +44,7 @@ def read_rgb(path: str | Path) -> np.ndarray:
             _check_size(path, *image.size)
             _check_single_frame(path, image)
             pixels = _to_rgb(path, image)
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(

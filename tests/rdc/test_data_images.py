@@ -280,3 +280,22 @@ def test_a_folder_with_a_header_that_claims_too_much_is_refused_before_anything_
         resolve_train({"train": str(tmp_path / "photos")})
     kept = resolve_train({"train": str(tmp_path / "photos"), "skip_unusable": True})
     assert [image.name for image in kept.images] == ["good.png"]
+
+
+def test_what_a_file_holds_decides_and_not_its_name(tmp_path: Path) -> None:
+    """PIL would start Ghostscript for this one."""
+    Image.fromarray(photo()).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.png: cannot be decoded \(cannot identify image file"):
+        read_rgb(tmp_path / "a.png")
+
+
+def test_a_lack_of_memory_says_nothing_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(photo()).save(tmp_path / "a.png")
+
+    def out_of_memory(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(images, "_to_rgb", out_of_memory)
+    with pytest.raises(MemoryError):
+        read_rgb(tmp_path / "a.png")

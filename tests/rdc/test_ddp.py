@@ -23,8 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rdc.data import PixelCache
-from rdc.ddp import share_of
-from rdc.files import read_json, read_jsonl
+from rdc.ddp import ContactLost, TeamFailed, _contact, _failure, share_of
+from rdc.files import StorageError, read_json, read_jsonl
 from rdc.learner import Learner
 from rdc.machine import thread_env
 from rdc.models.codec import build
@@ -110,6 +110,41 @@ def test_more_processes_than_images_are_refused(make_trial: Any) -> None:
 
 
 # ----------------------------------------------------------------------------------- processes that end
+
+LOST = {"status": "failed", "class": "ContactLost", "message": "Connection closed by peer"}
+SECOND = "process 2 of the 2 that share this training"
+OUT_OF_MEMORY = {"status": "failed", "class": "OutOfMemory", "message": "cuda memory ran out"}
+
+
+@pytest.mark.parametrize(
+    ("codes", "reports", "kind", "message"),
+    [
+        ([1, 1], [LOST, OUT_OF_MEMORY], "OutOfMemory", "cuda memory ran out"),
+        ([1, -9], [LOST, None], "ProcessLost", f"{SECOND} was ended by SIGKILL without a word"),
+        ([1, 7], [LOST, None], "ProcessLost", f"{SECOND} ended with exit code 7 without a word"),
+        ([1, None], [LOST, None], "ProcessLost", "Connection closed by peer"),
+    ],
+    ids=["an error", "a kill", "an end", "a silence"],
+)  # fmt: skip
+def test_the_first_cause_is_told_and_not_what_the_others_saw_of_it(
+    codes: Any, reports: Any, kind: str, message: str
+) -> None:
+    error = _failure(codes, reports)
+    assert isinstance(error, TeamFailed)
+    assert error.error_class == kind
+    assert str(error).startswith(message)
+
+
+def test_a_disk_that_is_full_for_one_process_is_full_for_the_trial() -> None:
+    full = {"status": "failed", "class": "StorageError", "message": "no room"}
+    assert isinstance(_failure([1, 1], [LOST, full]), StorageError)
+
+
+def test_a_lack_of_memory_while_gradients_are_added_up_is_no_loss_of_contact() -> None:
+    with pytest.raises(torch.OutOfMemoryError), _contact():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(ContactLost), _contact():
+        raise RuntimeError("Connection closed by peer")
 
 
 @contextlib.contextmanager

@@ -51,7 +51,6 @@ from rdc.spec import to_plain
 from rdc.trial import run_payload, run_trial
 from tests.rdc.shared import lasting
 
-CPU = torch.device("cpu")
 RESULT = {
     "schema_version": 1,
     "status": "ok",
@@ -220,7 +219,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def test_a_checkpoint_comes_back_with_the_state_to_return_to(tmp_path: Path, checkpoint: bytes) -> None:
     (tmp_path / RESUME_FILE).write_bytes(checkpoint)
-    point, damage = open_resume(tmp_path, spec_id="x", device=CPU)
+    point, damage = open_resume(tmp_path, spec_id="x")
     assert damage is None
     assert point is not None
     assert point.good is not None
@@ -253,7 +252,7 @@ def test_a_shortened_or_blanked_checkpoint_is_noticed(
 def _damage_of(factory: pytest.TempPathFactory, data: bytes) -> str | None:
     folder = factory.getbasetemp()
     (folder / RESUME_FILE).write_bytes(data)
-    point, damage = open_resume(folder, spec_id="x", device=CPU)
+    point, damage = open_resume(folder, spec_id="x")
     assert (point is None) == (damage is not None)
     for path in folder.glob(f"{RESUME_FILE}.damaged*"):
         path.unlink()

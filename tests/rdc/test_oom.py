@@ -14,7 +14,7 @@ from torch import Tensor
 from rdc import bitstream
 from rdc.learner import Learner
 from rdc.machine import memory_warning
-from rdc.memory import OutOfMemory, where_memory_ran_out
+from rdc.memory import WAY_OUT, OutOfMemory, in_words, where_memory_ran_out
 from rdc.models.codec import build
 from rdc.trial import run_trial
 
@@ -40,6 +40,14 @@ CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capaci
 )
 def test_errors_are_told_apart(error: Exception, place: str | None) -> None:
     assert where_memory_ran_out(error) == place
+
+
+def test_a_lack_of_memory_has_one_name_in_results() -> None:
+    assert in_words(MemoryError()) == ("OutOfMemory", f"host memory ran out (MemoryError); {WAY_OUT}")
+    kind, message = in_words(torch.OutOfMemoryError(CUDA))
+    assert (kind, message) == ("OutOfMemory", f"cuda memory ran out ({CUDA[:80]}); {WAY_OUT}")
+    assert in_words(OutOfMemory(message)) == (kind, message), "said already"
+    assert in_words(KeyError("two\nlines")) == ("KeyError", "'two\\nlines'")
 
 
 def test_torch_words_a_failed_allocation_as_expected() -> None:

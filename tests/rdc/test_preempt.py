@@ -55,7 +55,7 @@ def test_a_paused_trial_ends_as_an_uninterrupted_one(
     for stop in stops:
         paused = run_trial(spec, dataclasses.replace(run, stop_at_step=stop))
         assert (paused["status"], paused["step"]) == ("paused", stop)
-        point, _ = open_resume(Path(run.folder), spec_id=spec.spec_id, device=torch.device("cpu"))
+        point, _ = open_resume(Path(run.folder), spec_id=spec.spec_id)
         assert point is not None
         assert point.progress.step == stop
         assert not (Path(run.folder) / "result.json").exists()

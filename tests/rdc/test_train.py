@@ -25,8 +25,6 @@ from rdc.spec import RunSettings, TrialSpec
 from rdc.train import TrainingDiverged, TrainLog, _Trainer, rd_loss_slope, train, validate
 from rdc.trial import run_trial
 
-CPU = torch.device("cpu")
-
 
 def run_training(
     trial: tuple[TrialSpec, RunSettings], image_sets: Any, *, trainer: type[_Trainer] | None = None
@@ -39,7 +37,7 @@ def run_training(
     torch.manual_seed(spec.seed)
     codec = build(spec.model)
     metrics = MetricsLog(folder)
-    resume, _ = open_resume(folder, spec_id=spec.spec_id, device=CPU)
+    resume, _ = open_resume(folder, spec_id=spec.spec_id)
     assert metrics.go_back(resume.metrics if resume else NO_METRICS) is None
     log = train(codec, spec, run, crops=train_set, validation=validation, metrics=metrics, resume=resume)
     return log, metrics.rows(), codec
@@ -170,18 +168,18 @@ def test_a_damaged_checkpoint_is_set_aside_by_name(tmp_path: Path, make_trial: A
     spec, _ = make_trial()
     point = ResumePoint(Progress(step=3), {"weights": {"a": torch.ones(3)}}, metrics=NO_METRICS)
     save_resume(tmp_path, point, spec_id=spec.spec_id)
-    found, damage = open_resume(tmp_path, spec_id=spec.spec_id, device=CPU)
+    found, damage = open_resume(tmp_path, spec_id=spec.spec_id)
     assert damage is None
     assert found is not None
     assert (found.progress.step, found.metrics) == (3, NO_METRICS)
-    _, damage = open_resume(tmp_path, spec_id="another", device=CPU)
+    _, damage = open_resume(tmp_path, spec_id="another")
     assert damage is not None
     assert f"it belongs to trial {spec.spec_id}" in damage
 
     save_resume(tmp_path, point, spec_id=spec.spec_id)
     file = tmp_path / RESUME_FILE
     file.write_bytes(file.read_bytes()[:-200])
-    found, damage = open_resume(tmp_path, spec_id=spec.spec_id, device=CPU)
+    found, damage = open_resume(tmp_path, spec_id=spec.spec_id)
     assert found is None
     assert damage is not None
     assert damage.startswith("resume.pt could not be used and is now resume.pt.damaged2: ")
@@ -210,18 +208,9 @@ def test_a_lack_of_memory_leaves_a_good_checkpoint_where_it_is(
     with monkeypatch.context() as patch:
         patch.setattr(torch, "load", load)
         with pytest.raises(type(error)):
-            open_resume(tmp_path, spec_id="x", device=CPU)
+            open_resume(tmp_path, spec_id="x")
     assert [path.name for path in tmp_path.iterdir()] == [RESUME_FILE]
-    assert open_resume(tmp_path, spec_id="x", device=CPU)[0] is not None
-
-
-def test_a_failing_device_leaves_a_good_checkpoint_where_it_is(tmp_path: Path) -> None:
-    """Here: one that this machine does not have."""
-    save_resume(tmp_path, ResumePoint(Progress(), {"w": torch.ones(2)}, metrics=NO_METRICS), spec_id="x")
-    missing = torch.device("cuda", torch.cuda.device_count())
-    with pytest.raises((RuntimeError, AssertionError)):
-        open_resume(tmp_path, spec_id="x", device=missing)
-    assert [path.name for path in tmp_path.iterdir()] == [RESUME_FILE]
+    assert open_resume(tmp_path, spec_id="x")[0] is not None
 
 
 class _Bomb:
@@ -232,7 +221,7 @@ class _Bomb:
 def test_a_checkpoint_cannot_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"schema_version": 1, "spec_id": "x", "progress": _Bomb()}, tmp_path / RESUME_FILE)
-    found, damage = open_resume(tmp_path, spec_id="x", device=CPU)
+    found, damage = open_resume(tmp_path, spec_id="x")
     assert found is None
     assert damage is not None
     assert not (tmp_path / "bombed").exists()
@@ -301,7 +290,7 @@ def test_a_second_roll_back_keeps_the_lower_rate_over_an_interruption(
     trial = make_trial(steps=8, run={"checkpoint_every_s": 0.0})
     with pytest.raises(KeyboardInterrupt):
         run_training(trial, image_sets)
-    point, _ = open_resume(Path(trial[1].folder), spec_id=trial[0].spec_id, device=CPU)
+    point, _ = open_resume(Path(trial[1].folder), spec_id=trial[0].spec_id)
     assert point is not None
     assert point.learner["rate_scale"] == 0.5
     assert [r["to_step"] for r in point.progress.rollbacks] == [0]
@@ -319,7 +308,7 @@ def test_a_killed_run_continues_to_the_same_weights_as_an_undisturbed_one(
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL, "the trial ended before it could be killed"
-    point, _ = open_resume(tmp_path / "killed", spec_id=spec.spec_id, device=CPU)
+    point, _ = open_resume(tmp_path / "killed", spec_id=spec.spec_id)
     assert point is not None
     assert 0 < point.progress.step < steps
 
