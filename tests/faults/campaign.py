@@ -2,11 +2,12 @@
 
     python -m tests.faults.campaign --seed 0 --faults 100           # make faults
 
-The shipped command sweeps tiny real trainings as a subprocess. At random moments SIGKILL ends a trial, its
-fork server, a Ray worker, the raylet, Ray's head, the driver, or the MLflow server, which comes back later.
-Whenever the command ends, the same command is given again. A sweep that is through is followed by another
-one in a new folder until enough faults have struck. All randomness comes from the seed; what a moment meets
-does not.
+The shipped command sweeps tiny real trainings as a subprocess: a grid, then a search with rungs, then a grid,
+each in a new folder, until enough faults have struck. A fault is a SIGKILL to a trial, its fork server, a Ray
+worker, the raylet, Ray's head, the driver, or the MLflow server, which comes back later; or a SIGTERM to a
+trial. Which one comes next, and how far into the life of what it strikes, comes from the seed. Whenever the
+command ends, the same command is given again. What must hold is written as checks below; docs/faults.md tells
+them in words.
 """
 
 from __future__ import annotations
@@ -22,22 +23,30 @@ import sys
 import tempfile
 import time
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 from PIL import Image
+from skimage import data as photos
 
-from tests.faults.processes import MARKER, Family, kill
+from analysis.schema import COLUMNS
+from tests.faults.processes import MARKER, Family, send
+from tests.faults.study import problem_with_study
 from tests.faults.tracker import TrackingServer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-# How often each kind is struck: mostly what dies most often.
-WEIGHTS = {"trial": 6, "forkserver": 3, "worker": 3, "raylet": 2, "head": 2, "driver": 3, "tracker": 3}
-FATAL = ("raylet", "head", "driver")  # the command ends with these
-PAUSE_S = (0.5, 6.0)  # between two faults
+# How often each kind strikes: mostly what dies most often. "preemption" is a SIGTERM to a trial.
+WEIGHTS = {
+    **{"trial": 6, "preemption": 2, "forkserver": 3, "worker": 3},
+    **{"raylet": 2, "head": 2, "driver": 4, "tracker": 3},
+}
+# Seconds between the moment there is something to strike and the fault. The first trial of a command starts
+# after about ten seconds.
+SHORT_S, LONG_S = (0.0, 6.0), (0.0, 30.0)
+WAIT_S = {kind: LONG_S if kind in ("raylet", "head", "driver") else SHORT_S for kind in WEIGHTS}
 TRACKER_AWAY_S = (0.5, 5.0)
 ORPHANS_END_WITHIN_S = 10.0
 COMMAND_LIMIT_S = 900.0
@@ -47,17 +56,19 @@ SWEEP = [
     "budget.steps=300",
     "budget.checkpoint_every_s=0.5",
     "budget.fresh_decode_images=1",
-    "cluster.slots=2",
     "time=false",
-    "depth.channels=[8,8,8]",
-    "space.axes={depth.latent_channels:[8,12],entropy_model:[scale_hyperprior,mean_scale_hyperprior]}",
-    "lmbdas=[0.01,0.02]",
+    "entropy_model=scale_hyperprior",
+    "space.axes={depth.latent_channels:[8,12],depth.channels:[[8,8,8],[12,12,12]]}",
 ]
+GRID = ["lmbdas=[0.02,0.05]"]
+SEARCH = ["lmbda=0.02", "search=nsga2", "search.trials=4", "search.population=2"]
+RUNGS = ["search.rungs=[0.5]"]
 # What tells how a trial ran, and not what came out. The program itself may be edited during a long campaign.
 OF_THE_RUN = {
     *("wall_s", "started_at", "ended_at", "resumed_at_steps", "attempt", "checksum"),
     *("peak_memory_mb", "peak_reserved_mb", "device_memory_mb", "git_revision", "git_dirty"),
 }
+OF_THE_RUN_IN_TABLES = {"train_wall_s", "peak_memory_mb", "attempt", "git_revision"}
 
 
 class Violation(AssertionError):
@@ -68,18 +79,18 @@ class Campaign:
     def __init__(
         self,
         folder: Path,
+        faults: Sequence[str],
         *,
         seed: int,
-        faults: int,
-        kinds: dict[str, int] = WEIGHTS,
         overrides: Sequence[str] = (),
+        grid: Sequence[str] = GRID,
     ) -> None:
-        """overrides: of SWEEP, for a smaller one."""
+        """faults: kinds in the order in which they strike. overrides: of SWEEP, for smaller sweeps."""
         self._folder = folder
+        self._faults = deque(faults)
         self._random = random.Random(seed)
-        self._left = faults
-        self._kinds = kinds
-        self._changes = overrides
+        self._wait_s: float | None = None  # before the next fault, while there is something to strike
+        self._common, self._grid = [*SWEEP, *overrides], list(grid)
         self._server = TrackingServer(folder / "tracker")
         self._finished: dict[Path, tuple[str, int]] = {}  # result.json -> digest, mtime
         self._interrupted: Counter[Path] = Counter()  # trial folder -> faults that met it with a checkpoint
@@ -92,57 +103,63 @@ class Campaign:
         started = time.monotonic()
         _write_images(self._folder / "images")
         self._server.start()
+        sweeps: Counter[str] = Counter()
         try:
-            self._through("undisturbed", disturbed=False)
-            number = 0
-            while self._left:
-                number += 1
-                self._through(f"disturbed{number}", disturbed=True)
-                self._check_sweep(f"disturbed{number}")
+            self._through("undisturbed", [*self._grid, "cluster=inline"])
+            while self._faults:
+                kind = ("grid", "search")[sweeps.total() % 2]
+                sweeps[kind] += 1
+                name = f"{kind}{sweeps[kind]}"
+                if kind == "grid":
+                    self._through(name, self._grid)
+                else:
+                    self._through(name, [*SEARCH, *RUNGS])
+                    self._through(name, SEARCH)  # trains what was stopped at the rung to its end
+                self._check_sweep(name)
+                print(
+                    f"{name} is as undisturbed; {len(self._faults)} faults to go", file=sys.stderr, flush=True
+                )
         finally:
             self._server.stop()
         return {
-            "faults": sum(self.struck.values()),
+            "faults": self.struck.total(),
             "struck": dict(sorted(self.struck.items())),
-            "sweeps": number,
+            "sweeps": dict(sweeps),
             "commands": self.commands,
             "finished_results": len(self._finished),
             "resumes": self.resumes,
             "minutes": round((time.monotonic() - started) / 60, 1),
         }
 
-    def _through(self, name: str, *, disturbed: bool) -> None:
-        """Give the command until it ends well."""
-        for _ in range(200):
-            if self._command(name, disturbed=disturbed) == 0:
+    def _through(self, name: str, overrides: Sequence[str]) -> None:
+        """Give the command until it ends well; the undisturbed one has to at once."""
+        for _ in range(1 if name == "undisturbed" else 200):
+            if self._command(name, overrides) == 0:
                 return
-        raise Violation(f"{name}: the same command does not come to an end")
+        raise Violation(f"{name}: the same command does not come to an end; see {name}.log")
 
-    def _command(self, name: str, *, disturbed: bool) -> int:
+    def _command(self, name: str, overrides: Sequence[str]) -> int:
         marker = uuid.uuid4().hex
         family = Family(marker)
         self.commands += 1
+        images = self._folder / "images"
+        places = [f"runs_dir={self._folder}/runs", f"data.train={images}/train", f"data.eval={images}/eval"]
+        places.append(f"tracking.uri={self._server.uri}")
+        own = {MARKER: marker, "OMP_NUM_THREADS": "1", "RDC_CACHE": str(self._folder / "cache")}
         with open(self._folder / f"{name}.log", "ab") as log:
             driver = subprocess.Popen(
-                [sys.executable, "-m", "sweep", f"name={name}", *self._overrides()],
-                env={
-                    **os.environ,
-                    MARKER: marker,
-                    "OMP_NUM_THREADS": "1",
-                    "RDC_CACHE": str(self._folder / "cache"),
-                },
+                [sys.executable, "-m", "sweep", f"name={name}", *self._common, *places, *overrides],
+                env={**os.environ, **own},
                 cwd=ROOT,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
         give_up_at = time.monotonic() + COMMAND_LIMIT_S
-        pause_s = self._pause_s()
         while driver.poll() is None:
             family.alive()
             time.sleep(0.1)
-            pause_s -= 0.1
-            if disturbed and self._left and pause_s <= 0 and self._strike(name, family, driver):
-                pause_s = self._pause_s()
+            if name != "undisturbed" and self._faults:
+                self._strike_in_time(name, family, driver)
             if time.monotonic() > give_up_at:
                 driver.kill()
                 raise Violation(f"{name}: the command hangs; see {name}.log")
@@ -151,31 +168,29 @@ class Campaign:
         self._server.start()
         return driver.returncode
 
-    def _overrides(self) -> list[str]:
-        images = self._folder / "images"
-        places = [f"runs_dir={self._folder}/runs", f"data.train={images}/train", f"data.eval={images}/eval"]
-        return [*SWEEP, *self._changes, *places, f"tracking.uri={self._server.uri}"]
-
-    def _pause_s(self) -> float:
-        return self._random.uniform(*PAUSE_S)
-
-    def _strike(self, name: str, family: Family, driver: subprocess.Popen[bytes]) -> bool:
-        """One fault, if there is something to strike."""
-        (kind,) = self._random.choices(list(self._kinds), list(self._kinds.values()))
+    def _strike_in_time(self, name: str, family: Family, driver: subprocess.Popen[bytes]) -> None:
+        """The next fault, once there has been something to strike for as long as was drawn."""
+        kind = self._faults[0]
+        targets = family.of_kind("trial" if kind == "preemption" else kind)
+        if kind == "driver":
+            targets = [process for process in targets if process.pid == driver.pid]
+        if not targets and kind != "tracker":
+            return
+        if self._wait_s is None:
+            self._wait_s = self._random.uniform(*WAIT_S[kind])
+        self._wait_s -= 0.1
+        if self._wait_s > 0:
+            return
         if kind == "tracker":
             self._server.kill()
             self._server.start(after_s=self._random.uniform(*TRACKER_AWAY_S))
         else:
-            targets = [p for p in family.of_kind(kind) if kind != "driver" or p.pid == driver.pid]
-            if not targets:
-                return False
             self._check_finished(name)
-            if kind != "trial" or len(targets) == 1:
+            if kind not in ("trial", "preemption") or len(targets) == 1:
                 self._note_interrupted(name)
-            kill(self._random.choice(targets))
-        self.struck[kind] += 1
-        self._left -= 1
-        return True
+            send(signal.SIGTERM if kind == "preemption" else signal.SIGKILL, self._random.choice(targets))
+        self.struck[self._faults.popleft()] += 1
+        self._wait_s = None
 
     def _note_interrupted(self, name: str) -> None:
         """Trials that are struck and have a checkpoint: their next attempt has to use it."""
@@ -204,20 +219,37 @@ class Campaign:
             time.sleep(0.2)
 
     def _check_sweep(self, name: str) -> None:
-        runs = self._folder / "runs"
-        expected, got = _results(runs / "undisturbed"), _results(runs / name)
-        for spec_id, result in expected.items():
-            if different := _differences(result, got.get(spec_id)):
-                raise Violation(f"{name}: trial {spec_id} differs from the undisturbed one: {different}")
+        sweep = self._folder / "runs" / name
+        expected, got = _results(sweep.parent / "undisturbed"), _results(sweep)
+        if not name.startswith("grid"):
+            expected = {key: result for key, result in expected.items() if result["spec"]["lmbda"] == 0.02}
         if got.keys() != expected.keys():
             raise Violation(f"{name}: has trials {sorted(got)} and undisturbed {sorted(expected)}")
-        for folder in (runs / name / "trials").iterdir():
+        for spec_id, result in expected.items():
+            if different := _differences(result, got[spec_id]):
+                raise Violation(f"{name}: trial {spec_id} differs from the undisturbed one: {different}")
+        self._check_table(name, set(expected))
+        for folder in (sweep / "trials").iterdir():
             resumed = json.loads((folder / "result.json").read_bytes())["training"]["resumed_at_steps"]
             if any(step <= 0 for step in resumed) or (self._interrupted[folder] and not resumed):
                 raise Violation(f"{folder}: was interrupted with a checkpoint, and resumed at {resumed}")
             self.resumes += len(resumed)
-        if problem := self._server.problem_with(name, set(expected)):
+        problems = [self._server.problem_with(name, set(expected))]
+        if not name.startswith("grid"):
+            problems.append(problem_with_study(sweep, set(expected)))
+        for problem in filter(None, problems):
             raise Violation(f"{name}: {problem}")
+
+    def _check_table(self, name: str, spec_ids: set[str]) -> None:
+        """The table of all trials, but its times, is the undisturbed one's to the digit."""
+        timed = {column.name for column in COLUMNS if column.origin == "timing"}
+        tables = []
+        for sweep in ("undisturbed", name):
+            table = pd.read_csv(self._folder / "runs" / sweep / "trials.csv", dtype=str).set_index("spec_id")
+            table = table.drop(columns=(timed | OF_THE_RUN_IN_TABLES) & set(table.columns))
+            tables.append(table.loc[sorted(spec_ids)])
+        if not tables[0].equals(tables[1]):
+            raise Violation(f"{name}: its table differs:\n{tables[0].compare(tables[1])}")
 
 
 def _results(folder: Path) -> dict[str, Any]:
@@ -244,12 +276,24 @@ def _differences(one: Any, other: Any, where: str = "result") -> list[str]:
 
 
 def _write_images(folder: Path) -> None:
-    numbers = np.random.default_rng(0)
-    for name in ("train/a", "train/b", "train/c", "train/d", "eval/e", "eval/f"):
+    """Photos: on noise and flat blocks, coded and estimated rates of so small models differ too much."""
+    one, other = photos.astronaut(), photos.coffee()
+    parts = {"train/a": one[:256, :256], "train/b": one[256:, :256]}
+    parts |= {"train/c": other[:256, :256], "train/d": other[144:, 344:]}
+    parts |= {"eval/e": one[:256, 256:], "eval/f": other[:256, 256:512]}
+    for name, pixels in parts.items():
         path = folder / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        smooth = np.kron(numbers.integers(0, 255, (8, 8, 3)), np.ones((16, 16, 1))).astype(np.uint8)
-        Image.fromarray(smooth).save(path)
+        Image.fromarray(pixels).save(path)
+
+
+def draw_faults(number: int, seed: int) -> list[str]:
+    """Kinds by their weights; every kind is there once there are enough."""
+    kinds = list(WEIGHTS) if number >= len(WEIGHTS) else []
+    drawn = random.Random(seed)
+    kinds += drawn.choices(list(WEIGHTS), list(WEIGHTS.values()), k=number - len(kinds))
+    drawn.shuffle(kinds)
+    return kinds
 
 
 def main() -> int:
@@ -264,7 +308,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
     try:
-        report = Campaign(folder, seed=options.seed, faults=options.faults).run()
+        report = Campaign(folder, draw_faults(options.faults, options.seed), seed=options.seed).run()
     except Violation as violation:
         print(f"VIOLATION {violation}\n{folder} is kept", file=sys.stderr)
         return 1

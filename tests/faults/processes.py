@@ -72,10 +72,10 @@ class Family:
             return False
 
 
-def kill(process: Process) -> None:
-    """SIGKILL, unless it has ended meanwhile."""
+def send(number: signal.Signals, process: Process) -> None:
+    """The signal, unless the process has ended meanwhile."""
     with contextlib.suppress(ProcessLookupError):
-        os.kill(process.pid, signal.SIGKILL)
+        os.kill(process.pid, number)
 
 
 def _all_processes() -> Iterator[Process]:

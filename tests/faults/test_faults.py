@@ -1,4 +1,4 @@
-"""A short campaign; `make faults` runs a long one."""
+"""Short campaigns; `make faults` runs a long one."""
 
 from __future__ import annotations
 
@@ -6,18 +6,29 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign import Campaign
+from tests.faults.campaign import Campaign, draw_faults
 
-SMALL = [
-    "space.axes={entropy_model:[scale_hyperprior,mean_scale_hyperprior]}",
-    "depth.latent_channels=8",
-    "lmbdas=[0.01]",
-]
+SMALL = ["space.axes={depth.latent_channels:[8,12]}", "depth.channels=[8,8,8]"]
+
+
+@pytest.mark.timeout(600)
+def test_a_sweep_survives_a_few_faults(tmp_path: Path) -> None:
+    faults = ["trial", "driver", "worker", "tracker"]
+    report = Campaign(tmp_path, faults, seed=3, overrides=SMALL, grid=["lmbdas=[0.02]"]).run()
+    assert report["struck"] == dict.fromkeys(sorted(faults), 1)
 
 
 @pytest.mark.full
 @pytest.mark.timeout(900)
-def test_a_sweep_survives_a_few_faults(tmp_path: Path) -> None:
-    kinds = {"trial": 2, "worker": 1, "driver": 1, "tracker": 1}
-    report = Campaign(tmp_path, seed=3, faults=3, kinds=kinds, overrides=SMALL).run()
-    assert report["faults"] == 3
+def test_a_search_survives_faults_too(tmp_path: Path) -> None:
+    # The undisturbed grid takes none; then every kind strikes at least once.
+    faults = draw_faults(10, seed=5)
+    report = Campaign(tmp_path, faults, seed=5).run()
+    assert report["faults"] == 10
+
+
+def test_all_kinds_of_faults_are_drawn_and_the_seed_decides() -> None:
+    faults = draw_faults(100, seed=0)
+    assert len(faults) == 100
+    assert len(set(faults)) == 8
+    assert faults == draw_faults(100, seed=0) != draw_faults(100, seed=1)
