@@ -1,4 +1,4 @@
-, formats=_FORMATS"""One image file -> 8-bit RGB pixels, or a refusal that names the file and the way out.
+"""One image file -> 8-bit RGB pixels, or a refusal that names the file and the way out.
 
 What is done with the formats people have: grey is repeated into three channels; transparency is laid over
 white; 16-bit samples are scaled to 8 bits with rounding; palettes and CMYK are converted; the EXIF rotation
@@ -40,7 +40,7 @@ def read_rgb(path: str | Path) -> np.ndarray:
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty; delete it or fetch it again")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             _check_size(path, *image.size)
             _check_single_frame(path, image)
             pixels = _to_rgb(path, image)
