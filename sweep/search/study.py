@@ -244,11 +244,10 @@ def _explained(where: str) -> Iterator[None]:
 def _stored(where: str) -> Iterator[None]:
     """What a storage raises in the middle of a search, and nothing that is a mistake of ours."""
     from optuna.exceptions import OptunaError
-    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (OptunaError, SQLAlchemyError) as error:
+    except OptunaError as error:
         raise UserError(
             f"search.storage={where}: {_first_line(error)}; the same command goes on once it is back"
         ) from None

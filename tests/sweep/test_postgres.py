@@ -230,7 +230,10 @@ def test_a_study_goes_on_after_a_restart_of_its_server() -> None:
         server = Postgres(Path(folder))
         with server.running():
             study = real_study(Path(folder), "random", storage=server.uri("postgres"))
-            before = study.ask()
+            before, _ = study.ask()
+        with server.running():  # while nobody asked for anything
+            study.tell(before, [1.0, 2.0])
+            before, _ = study.ask()
         with pytest.raises(
             UserError, match=r"^search\.storage=postgresql://\*\*\*@.*; the same command"
         ) as caught:
@@ -238,8 +241,8 @@ def test_a_study_goes_on_after_a_restart_of_its_server() -> None:
         assert PASSWORD not in str(caught.value)
         assert "\n" not in str(caught.value)
         with server.running():
-            study.tell(before[0], [1.0, 2.0])
-            assert [past.state for past in study.history()] == ["COMPLETE"]
+            study.tell(before, [1.0, 2.0])
+            assert [past.state for past in study.history()] == ["COMPLETE", "COMPLETE"]
 
 
 def told_values(uri: str) -> dict[int, list[float] | None]:
