@@ -15,7 +15,7 @@ from typing import Any
 import compressai.entropy_models  # noqa: F401  takes seconds: paid once by whoever forks trials
 import torch
 
-from rdc.checkpoint import load_model, save_model
+from rdc.checkpoint import save_model
 from rdc.complexity import measure
 from rdc.data import ImageSet, PixelCache, split
 from rdc.ddp import Alone, TeamFailed, train_in_processes
@@ -40,8 +40,7 @@ from rdc.machine import (
     set_threads,
 )
 from rdc.memory import give_back, in_words
-from rdc.models.codec import Codec, build
-from rdc.models.layers.wavelet import start_as_wavelet
+from rdc.models.codec import Codec
 from rdc.preempt import Preemption, StoppedEarly
 from rdc.result import (
     MODEL_FILE,
@@ -54,8 +53,9 @@ from rdc.result import (
 )
 from rdc.resume import NO_METRICS, MetricsLog, NoMetrics, ResumePoint, drop_resume, open_resume
 from rdc.spec import RunSettings, TrialSpec, parse, parse_trial, to_plain
-from rdc.train import TrainLog, Validation, rd_loss_slope, train, validate, write_validation
-from rdc.zoo import load_external
+from rdc.start import starting_codec
+from rdc.train import TrainLog, train
+from rdc.validation import Validation, rd_loss_slope, validate, write_validation
 
 _log = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ class _Trial:
         self._phase("train")
         started_at = time.time()
         with self.preemption.at_once():
-            codec = self._build()
+            codec = starting_codec(self.spec, self.run_settings, self.device)
             if self.spec.weights is not None:
                 return codec, self._trained_elsewhere(codec, validation_images)
         processes = self.run_settings.processes
@@ -242,7 +242,7 @@ class _Trial:
         assert damage is None, f"it was whole when the processes were started: {damage}"
         crops, validation_images, _ = self._caches(*self._image_sets())
         train(
-            self._build(),
+            starting_codec(self.spec, run, self.device),
             self.spec,
             run,
             crops=crops,
@@ -290,23 +290,6 @@ class _Trial:
         if run.validation_manifest is not None:
             return train_set, ImageSet.load(run.validation_manifest), eval_set
         return *split(train_set), eval_set
-
-    def _build(self) -> Codec:
-        torch.manual_seed(self.spec.seed)
-        codec = build(self.spec.model)
-        warm_start, path = self.spec.warm_start, self.run_settings.warm_start_checkpoint
-        if self.spec.weights is not None:
-            if path is None:
-                raise UserError("run.warm_start_checkpoint is missing: the trial measures given weights")
-            load_external(codec, self.spec.weights, path)
-            return codec.to(self.device).eval()
-        if warm_start is not None:
-            if path is None:
-                raise UserError("run.warm_start_checkpoint is missing: the trial starts from trained weights")
-            _load_warm_start(codec, Path(path), sha256=warm_start.checkpoint_sha256)
-        elif self.spec.recipe.initialisation == "wavelet":
-            start_as_wavelet(codec)
-        return codec.to(self.device)
 
     def _save(self, codec: Codec, training: Mapping[str, Any]) -> dict[str, Any]:
         """Write model.safetensors; returns what the result says of it, by which it is known again."""
@@ -418,26 +401,6 @@ def _is_storage(error: Exception) -> bool:
             return True
         cause = cause.__cause__
     return False
-
-
-def _load_warm_start(codec: Codec, path: Path, *, sha256: str) -> None:
-    import hashlib
-
-    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
-    if found != sha256:
-        raise UserError(
-            f"{path}: is not the checkpoint that this trial was planned to start from; plan it anew"
-        )
-    trained, _ = load_model(path)
-    own = dict(codec.named_parameters())
-    weights = dict(trained.named_parameters())
-    if {n: p.shape for n, p in own.items()} != {n: p.shape for n, p in weights.items()}:
-        raise UserError(
-            f"{path}: holds another architecture than the trial; start from one of the same arch_id"
-        )
-    with torch.no_grad():
-        for name, weight in weights.items():
-            own[name].copy_(weight)
 
 
 @contextlib.contextmanager

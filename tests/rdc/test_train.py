@@ -22,8 +22,9 @@ from rdc.machine import thread_env
 from rdc.models.codec import build
 from rdc.resume import NO_METRICS, RESUME_FILE, MetricsLog, Progress, ResumePoint, open_resume, save_resume
 from rdc.spec import RunSettings, TrialSpec
-from rdc.train import TrainingDiverged, TrainLog, _Trainer, rd_loss_slope, train, validate
+from rdc.train import TrainingDiverged, TrainLog, _Trainer, train
 from rdc.trial import run_trial
+from rdc.validation import rd_loss_slope, validate
 
 
 def run_training(
