@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rdc.errors import UserError
+from sweep.guardian import start_guardian
 from sweep.jobs import PREEMPT_GRACE_S, Job, JobError, NodeSlots, Outcome, pythonpath
 from sweep.placing import Handle, Placing
 from sweep.slot import Slot, SlotSettings
@@ -177,6 +178,7 @@ class RayExecutor:
 
         job = handle.job
         assert job is not None, "only busy slots are collected"
+        self._ask_whether_leaving(handle)
         try:
             ended = ray.get(handle.job_ref)
         except ray.exceptions.RayError as error:
@@ -272,18 +274,22 @@ class RayExecutor:
 
     def _look_for_leaving_slots(self) -> None:
         """Slots that were told to leave end the job they have and get no other; idle dead ones are found."""
+        for handle in [h for h in self._placing.handles if h.ready and not h.leaving]:
+            if self._ask_whether_leaving(handle) and handle.job is None:
+                self._forget(handle)
+
+    def _ask_whether_leaving(self, handle: Handle) -> bool:
+        """Whether the slot takes no further job; whether it was told so is noted."""
         import ray
 
-        handles = self._placing.handles
-        staying = {h.leaving_ref: h for h in handles if h.ready and not h.leaving}
-        left, _ = ray.wait(list(staying), num_returns=len(staying), timeout=0) if staying else ([], [])
-        for handle in (staying[ref] for ref in left):
-            with contextlib.suppress(ray.exceptions.RayError):
-                handle.leaving = ray.get(handle.leaving_ref)
-            if handle.leaving:
-                self._left_nodes[handle.node] = time.monotonic()
-            if handle.job is None:
-                self._forget(handle)
+        ended, _ = ray.wait([handle.leaving_ref], timeout=0)
+        if not ended:
+            return False
+        with contextlib.suppress(ray.exceptions.RayError):
+            handle.leaving = ray.get(handle.leaving_ref)
+        if handle.leaving:
+            self._left_nodes[handle.node] = time.monotonic()
+        return True
 
     def _fill_nodes(self) -> None:
         """Give every node the slots that it lacks: at the start, after a death, when a node has joined."""
@@ -353,6 +359,7 @@ class RayExecutor:
             if address == "local":
                 usable = len(os.sched_getaffinity(0))
                 cpus = max(usable, (self._wanted_slots or 0) * self._cpus)
+                start_guardian()
                 ray.init(address="local", num_cpus=cpus, object_store_memory=100 * 2**20, **quiet)
                 self._vital = _vital_children()
             else:

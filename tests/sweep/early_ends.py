@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,39 @@ def preempted_by_a_stop(payload: Mapping[str, Any]) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     write_request(folder.parent.parent, now=True)
     return {"status": "preempted", "step": 5}
+
+
+class Preempted(Exception):
+    """How an executor names the end of a job that it had to kill after asking it to end."""
+
+
+def killed_when_asked_to_end(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial that gave no answer in its grace; the next attempt is a good one."""
+    folder = Path(payload["run"]["folder"])
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "begun").exists():
+        (folder / "begun").touch()
+        raise Preempted("it was asked to end")
+    return pretend.trial(payload)
+
+
+def large(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """A good trial that kept most of its GPU for itself."""
+    from rdc.files import atomic_write_json
+
+    result = pretend.trial(payload)
+    result["training"] |= {"peak_reserved_mb": 60 * 1024.0, "device_memory_mb": 80 * 1024.0}
+    atomic_write_json(Path(payload["run"]["folder"]) / "result.json", result)
+    return result
+
+
+def taken_over(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial during which a driver on another machine takes the folder, and this one notices."""
+    folder = Path(payload["run"]["folder"]).parent.parent
+    other = {"pid": 7, "host": "far", "place": "elsewhere", "born": 1, "started_at": 1.0}
+    (folder / "driver.json").write_text(json.dumps(other))
+    time.sleep(1.0)
+    return pretend.trial(payload)
 
 
 def full_disk(payload: Mapping[str, Any]) -> dict[str, Any]:

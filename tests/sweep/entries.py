@@ -80,7 +80,10 @@ def main() -> int:
 
     overrides = sys.argv[1:]
     entries = Entries(
-        trial="entries:trial", timing="pretend:timing", probe="pretend:probe", preload=("rdc.spec", "entries")
+        trial="entries:trial",
+        timing="pretend:timing",
+        probe=os.environ.get("PROBE", "pretend:probe"),
+        preload=("rdc.spec", "entries"),
     )
     command = ["python", "entries.py", *overrides]
     return run_sweep(conf.compose(overrides), overrides=overrides, command=command, entries=entries)

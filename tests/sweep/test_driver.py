@@ -381,6 +381,44 @@ def test_a_walltime_that_is_over_stops_before_the_first_trial(
     assert results(tmp_path) == {}
 
 
+def test_a_stop_before_the_precision_is_known_starts_nothing(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep("cluster.walltime=0.001", "budget.precision=auto") == 0
+    assert (
+        "ended early: the walltime of 0.001 s is nearly over; nothing was started" in capsys.readouterr().out
+    )
+    assert not (tmp_path / "runs/tiny/sweep.json").exists()
+
+
+def test_a_trial_that_had_to_be_killed_when_asked_to_end_has_not_failed(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep("time=false", entries=early("killed_when_asked_to_end")) == 0
+    assert "preempted at step unknown" in capsys.readouterr().out
+    assert [result["attempt"] for result in results(tmp_path).values()] == [1]
+
+
+def test_trials_that_may_not_fit_on_a_gpu_together_are_warned_of(
+    sweep: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep("cluster.gpus_per_trial=0.5", "time=false", entries=early("large")) == 0
+    assert "warning: 2 trials at a time on one device can need 121.2 GiB" in capsys.readouterr().out
+
+
+def test_a_driver_whose_folder_was_taken_over_ends_and_leaves_it_alone(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweep.lock.BEAT_S", 0.05)
+    with pytest.raises(
+        UserError, match="tiny: process 7 on far has taken over this sweep and goes on with it"
+    ):
+        sweep("seeds=[0,1]", "time=false", entries=early("taken_over"))
+    assert read_json(tmp_path / "runs/tiny/sweep.json")["status"] == "running"
+    assert read_json(tmp_path / "runs/tiny/driver.json")["pid"] == 7
+    assert len(ended_jobs(tmp_path)) == 1
+
+
 def test_a_disk_that_takes_no_files_ends_the_sweep_and_blames_no_trial(sweep: Sweep, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is full; make room, and the same command continues"):
         sweep("seeds=[0,1]", "time=false", entries=early("full_disk"))

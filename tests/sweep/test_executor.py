@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +22,7 @@ from tests.sweep.conftest import HERE, ROOT, is_alive, wait_until
 def ray_executor(
     folder: Path,
     *,
-    preload: Sequence[str] = ("pretend",),
+    preload: Sequence[str] = ("pretend", "entries"),
     gpus: float | None = None,
     address: str | None = None,
 ) -> RayExecutor:
@@ -155,3 +157,73 @@ def test_too_large_a_trial_is_refused_with_what_there_is(running_ray: None, tmp_
             executor.start()
     finally:
         executor.stop(grace_s=1.0)
+
+
+def preemptible(folder: Path) -> Job:
+    folder.mkdir()
+    return Job(
+        job_id=folder.name,
+        entry="entries:preemptible",
+        payload={"folder": str(folder), "save_s": 0.3},
+        log=str(folder / "log.txt"),
+    )
+
+
+def run_until_begun(executor: RayExecutor, job: Job, folder: Path, *, times: int = 1) -> tuple[int, int]:
+    """Submit the job unless it runs already; (pid, pid of its fork server) of its last process."""
+    pids = folder / "pids"
+
+    def begun() -> bool:
+        if job.job_id not in {running.job_id for running in executor.running()}:
+            executor.submit(job)
+        executor.poll(0.05)
+        return pids.exists() and len(pids.read_text().splitlines()) >= times
+
+    assert wait_until(begun, limit_s=150)
+    job_pid, server_pid = pids.read_text().splitlines()[-1].split()
+    return int(job_pid), int(server_pid)
+
+
+def is_dead(pid: int) -> bool:
+    return not is_alive(pid)
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def outcome_of(executor: RayExecutor, *, limit_s: float = 60) -> Outcome:
+    found: list[Outcome] = []
+
+    def ended() -> bool:
+        found.extend(executor.poll(0.05))
+        return bool(found)
+
+    assert wait_until(ended, limit_s=limit_s)
+    return found[0]
+
+
+# Comes last: it makes away with all slots of this file's executor, one after the other.
+def test_a_slot_that_is_told_to_leave_reports_a_checkpoint_and_is_replaced(
+    executor: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweep.executor._LEFT_NODE_S", 0.0)
+    folder = tmp_path / "job"
+    job = preemptible(folder)
+    for times in (1, 2):
+        pid, server = run_until_begun(executor, job, folder, times=times)
+        slot = parent(server)
+        # The slot alone, then all of its processes, as batch systems do it.
+        for each in [slot, server, pid][: 1 if times == 1 else 3]:
+            os.kill(each, signal.SIGTERM)
+        outcome = outcome_of(executor)
+        assert (outcome.error, outcome.value) == (None, {"status": "preempted", "step": 7})
+        for each in (slot, server, pid):
+            assert wait_until(functools.partial(is_dead, each), limit_s=20)
+    # A killed slot takes its job down without a word; it runs again, and that is counted.
+    pid, server = run_until_begun(executor, job, folder, times=3)
+    os.kill(parent(server), signal.SIGKILL)
+    run_until_begun(executor, job, folder, times=4)
+    assert not is_alive(pid)
+    (folder / "finish").touch()
+    assert outcome_of(executor).value == {"status": "ok"}

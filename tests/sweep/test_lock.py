@@ -18,6 +18,7 @@ import pytest
 from rdc.errors import UserError
 from sweep import lock
 from sweep.lock import DRIVER_FILE, DriverRecord, is_alive, read_driver, sweep_lock
+from tests.sweep.conftest import wait_until
 
 HOLD = """
 import sys, time
@@ -123,7 +124,7 @@ def test_a_driver_on_another_machine_is_seen_by_its_heartbeat(tmp_path: Path) ->
 def test_a_driver_on_another_machine_that_was_just_killed_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(lock, "SILENT_S", 1.5)
+    monkeypatch.setattr(lock, "SILENT_S", 0.5)
     leave_record(tmp_path, place="elsewhere")
     with sweep_lock(tmp_path):
         assert read_driver(tmp_path).pid == os.getpid()  # type: ignore[union-attr]
@@ -147,10 +148,7 @@ def test_the_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with sweep_lock(tmp_path):
         path = tmp_path / DRIVER_FILE
         os.utime(path, (1.0, 1.0))
-        ends_at = time.monotonic() + 20
-        while path.stat().st_mtime == 1.0:
-            assert time.monotonic() < ends_at
-            time.sleep(0.02)
+        assert wait_until(lambda: path.stat().st_mtime != 1.0, limit_s=20)
 
 
 def test_a_damaged_record_keeps_nobody_out(tmp_path: Path) -> None:
@@ -158,3 +156,17 @@ def test_a_damaged_record_keeps_nobody_out(tmp_path: Path) -> None:
     assert read_driver(tmp_path) is None
     with sweep_lock(tmp_path):
         pass
+
+
+def test_of_two_drivers_that_began_at_once_only_the_one_in_the_file_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "BEAT_S", 0.05)
+    with sweep_lock(tmp_path) as lease:
+        time.sleep(0.2)
+        lease.check()  # our own name is in it
+        path = leave_record(tmp_path, place="elsewhere")
+        assert wait_until(lambda: lease.taken_by is not None, limit_s=20)
+        with pytest.raises(UserError, match="process 1 on far has taken over this sweep and goes on with it"):
+            lease.check()
+    assert path.exists()  # it is theirs

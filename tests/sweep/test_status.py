@@ -33,7 +33,7 @@ def made(tmp_path: Path) -> SyntheticSweep:
     ):
         for age, name in enumerate(names):
             path = trial_folder(made, number) / name
-            path.touch()
+            path.write_text(json.dumps({"spec_id": made.trials[number]["spec_id"], "step": 125}))
             os.utime(path, (1000.0 + age, 1000.0 + age))
     return made
 
@@ -67,6 +67,9 @@ def test_every_state_is_counted(made: SyntheticSweep) -> None:
     text = counts_text(read_status(made.folder))
     assert "12 trials: 3 ok, 1 mismatch, 2 failed, 1 stopped early, 2 to be continued, 3 waiting" in text
     assert "stopped 2.0 h ago; continue with: python -m sweep +experiment=made" in text
+    assert f"  {made.trials[6]['label']}  stopped early at step 125/500" in text
+    (paused,) = [trial for trial in as_json(read_status(made.folder))["trials"] if trial["state"] == "paused"]
+    assert (paused["spec_id"], paused["step"]) == (made.trials[6]["spec_id"], 125)
 
 
 def test_failures_are_grouped_by_class_with_the_way_to_their_logs(
@@ -136,6 +139,25 @@ def test_a_killed_driver_is_named_and_how_to_go_on(made: SyntheticSweep) -> None
     assert "continue with: python -m sweep +experiment=made" in text
 
 
+def test_a_sweep_is_known_before_it_has_a_plan(tmp_path: Path, made: SyntheticSweep) -> None:
+    """Its driver loads models for a while, which takes minutes on a large space."""
+    new = made.folder.parent / "new"
+    with sweep_lock(new):
+        assert sweep_folder(None, new.parent) == sweep_folder("new", new.parent) == new
+        text = counts_text(read_status(new))
+        assert f"running: driven by process {os.getpid()} on " in text
+        assert "0 trials: none planned yet; models and images come first" in text
+        assert frontier_text(read_status(new)) == "frontier so far: no trial to compare yet"
+        driver = (new / DRIVER_FILE).read_text()
+    with pytest.raises(UserError, match="new: there is no such sweep"):
+        sweep_folder("new", new.parent)
+    (new / DRIVER_FILE).write_text(driver.replace('"born": ', '"born": 1'))
+    text = counts_text(read_status(new))
+    assert f"killed: process {os.getpid()} on " in text
+    assert "continue with: the same command" in text
+    assert "0 trials: none planned yet\n" in f"{text}\n"
+
+
 def test_trials_of_earlier_commands_are_told_apart(made: SyntheticSweep) -> None:
     edit(made, planned=[made.trials[0]["spec_id"], made.trials[9]["spec_id"]])
     assert counts(made) == {"ok": 1, "waiting": 1}
@@ -144,8 +166,10 @@ def test_trials_of_earlier_commands_are_told_apart(made: SyntheticSweep) -> None
 
 def test_damaged_lines_and_results_are_passed_over(made: SyntheticSweep) -> None:
     (trial_folder(made, 0) / "result.json").write_text('{"status": "o')
-    (made.folder / "jobs.jsonl").write_text('{"kind": "tri\n[]\n')
+    (made.folder / "jobs.jsonl").write_text('{"kind": "tri\n[]\n{"kind": "trial"}\n')
     assert counts(made)["ok"] == 2
+    (made.folder / "sweep.json").write_text("{}")
+    assert counts(made) == {}
 
 
 def test_the_newest_sweep_is_the_default(made: SyntheticSweep, tmp_path: Path) -> None:
