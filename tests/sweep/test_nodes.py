@@ -57,7 +57,7 @@ def ask(folder: Path, answer: Mapping[str, Any]) -> None:
 
 
 def trial(name: str) -> Job:
-    return Job(job_id=name, entry="pretend:echo", payload=name)
+    return Job(job_id=name, entry="pretend:echo", payload={"name": name})
 
 
 def run(folder: Path, executor: Joined, said: list[str], late: Mapping[str, Any], count: int = 4) -> Nodes:
@@ -69,7 +69,7 @@ def run(folder: Path, executor: Joined, said: list[str], late: Mapping[str, Any]
     ask(folder, late)
     ended: list[Outcome] = []
     loop.run(Jobs([trial(f"{number}") for number in range(count)], ended.append))
-    assert [outcome.value for outcome in ended] == [f"{number}" for number in range(count)]
+    assert [outcome.value["name"] for outcome in ended] == [f"{number}" for number in range(count)]
     assert not loop.ended_early
     return nodes
 
