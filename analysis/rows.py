@@ -39,7 +39,8 @@ def trial_row(result: Mapping[str, Any], timing: Mapping[str, Any] | None = None
         tree = {"result": result, "timing": timing or {}}.get(col.origin)
         row[col.name] = _read(tree, col) if tree is not None else None
     for name in SENTENCES:
-        row[name] = public_text(row[name]) if row[name] else row[name]
+        # Names of files may hold bytes that are no text, and no table takes those.
+        row[name] = public_text(row[name].encode(errors="replace").decode()) if row[name] else row[name]
     row["budget_id"] = budget_id(result)
     return {**row, **rate_savings(row)}
 

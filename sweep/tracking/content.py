@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import getpass
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,7 @@ from rdc.configured import MODEL_KEYS
 from sweep.tracking.public import public_text, public_tree
 
 MAX_PARAMS = 100  # MLflow's limit for one request
+TRIALS_COMPARED = 200  # enough to see what a space varies
 PARAM_VALUE_CHARS = 500  # what every MLflow server since 2.0 takes
 LARGEST_INT = 2**63  # no database counts further
 CURVE_PREFIXES = ("train/", "val/")
@@ -43,7 +45,7 @@ def curve_points(row: Mapping[str, Any]) -> list[Point]:
     A damaged line may be JSON all the same: numbers that are no step or time are left out, too.
     """
     step, t_s = row.get("step"), row.get("t")
-    if "event" in row or not (_is_finite(step) and _is_finite(t_s)):
+    if "event" in row or not (is_finite(step) and is_finite(t_s)):
         return []
     step, t_ms = int(step), round(1000 * t_s)
     if not (0 <= step < LARGEST_INT and 0 <= t_ms < LARGEST_INT):
@@ -51,7 +53,7 @@ def curve_points(row: Mapping[str, Any]) -> list[Point]:
     return [
         Point(key, float(value), step, t_ms)
         for key, value in row.items()
-        if key.startswith(CURVE_PREFIXES) and _is_finite(value)
+        if key.startswith(CURVE_PREFIXES) and is_finite(value)
     ]
 
 
@@ -97,7 +99,12 @@ def sweep_uid(sweep: Mapping[str, Any]) -> str:
 
 def sweep_tags(sweep: Mapping[str, Any]) -> dict[str, str]:
     """Tags of a new run of a sweep, that of its last command apart."""
-    return {"mlflow.user": _user(), "mlflow.source.type": "LOCAL", "mlflow.runColor": SWEEP_COLOUR}
+    return {**origin_tags(), "mlflow.runColor": SWEEP_COLOUR}
+
+
+def origin_tags() -> dict[str, str]:
+    """Who made a run, and by what. Of a name with a "/" the interface shows what follows the last one."""
+    return {"mlflow.user": _user(), "mlflow.source.type": "LOCAL", "mlflow.source.name": "python -m sweep"}
 
 
 def command_tags(sweep: Mapping[str, Any]) -> dict[str, str]:
@@ -105,13 +112,29 @@ def command_tags(sweep: Mapping[str, Any]) -> dict[str, str]:
     config = sweep.get("config") or {}
     return _present(
         {
-            "mlflow.source.name": public_text(str(sweep.get("command") or "")),
+            "command": public_text(str(sweep.get("command") or "")),
             "mlflow.source.git.commit": sweep.get("git_revision"),
             "git_dirty": sweep.get("git_dirty"),
             "budget": (config.get("budget") or {}).get("name"),
             "precision": sweep.get("precision"),
         }
     )
+
+
+def varied_params(trials: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of the model's parameters in which the first trials differ, in the order of their specs.
+
+    trials: entries of sweep.json. What follows from another choice, such as the window of one transform,
+    is left to that choice.
+    """
+    values: dict[str, set[str]] = {}
+    first = itertools.islice(trials, TRIALS_COMPARED)
+    models = [params({"model": (trial.get("spec") or {}).get("model") or {}}) for trial in first]
+    for model in models:
+        for name, value in model.items():
+            values.setdefault(name, set()).add(value)
+    common = set(values).intersection(*models)
+    return [name for name, found in values.items() if name in common and len(found) > 1]
 
 
 def plan_tags(trial: Mapping[str, Any]) -> dict[str, str]:
@@ -216,7 +239,7 @@ def _present(tags: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in tags.items() if value not in (None, "")}
 
 
-def _is_finite(value: Any) -> TypeGuard[int | float]:
+def is_finite(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

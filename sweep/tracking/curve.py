@@ -37,6 +37,11 @@ class CurveReader:
         """To be kept once `points` are logged."""
         return {"offset": self._offset, "tail": self._tail, "steps": self._steps}
 
+    @property
+    def last_step(self) -> int | None:
+        """The last step that is logged, or to be logged now."""
+        return max(self._steps.values(), default=None)
+
     def _read(self, path: Path) -> None:
         logged_steps: dict[str, int] = {}
         with open(path, "rb") as file:

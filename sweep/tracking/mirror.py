@@ -82,7 +82,7 @@ class Mirror:
             self._choose(final_status)
             self._sync_trials(final_status)
             self._whole.sync_progress(len(self._plan), always=bool(final_status))
-            self._whole.sync_ranking(always=bool(final_status))
+            self._whole.sync_ranking(self._plan.values(), always=bool(final_status))
             if final_status:
                 self._runs.end_stragglers()
                 self._client.set_status(self._known["run_id"], final_status, _ms(self._whole.ended_at()))
@@ -155,8 +155,9 @@ class Mirror:
             return
 
         points, tags = list(curve.points), {}
+        spec = (self._plan.get(spec_id) or {}).get("spec") or {}
         if ended is None and status != entry.get("status", ""):
-            tags["status"] = _open_status(status, folder)
+            tags = _open_tags(status, folder, curve, (spec.get("recipe") or {}).get("steps"))
         if result is not None:
             points += _final(content.file_metrics(result, "result"), result_mark)
             tags = content.result_tags(result) | {"mlflow.note.content": notes.trial_note(result)}
@@ -166,7 +167,6 @@ class Mirror:
             points += _final(_timing_metrics(timing_file), timing_mark)
         run_id = entry.get("run_id") or self._create_trial(spec_id, curve, result)
         # A run without a place in its curve is new, or was created just before a crash.
-        spec = (self._plan.get(spec_id) or {}).get("spec") or {}
         self._client.log(run_id, points, {} if "offset" in entry else content.params(spec), tags)
         if result is not None:
             self._client.log_datasets(run_id, content.datasets(result))
@@ -178,6 +178,7 @@ class Mirror:
             "ended": ended,
             "timing": timing_mark,
             "status": status,
+            "open": tags.get("status") if ended is None else None,
         }
         self._state.touch(spec_id)
         self._expect(spec_id, ended)
@@ -194,7 +195,7 @@ class Mirror:
         said = {key: (result or {}).get(key) for key in ("arch_id", "curve_id", "family", "label", "spec")}
         trial = self._plan.setdefault(spec_id, {**said, "spec_id": spec_id})
         colour = content.family_colour(str(trial.get("family", "")))
-        times = [point.t_ms for point in curve.points]
+        times = [_ms(row["t"]) for row in curve.rows if content.is_finite(row.get("t"))]
         said_start = ((result or {}).get("training") or {}).get("started_at")
         started_ms = min(times, default=_ms(said_start))  # the same, whenever the run is made
         label = str(trial.get("label") or spec_id)
@@ -240,11 +241,22 @@ def _timing_metrics(path: Path) -> dict[str, float]:
         return {}
 
 
-def _open_status(status: str, folder: Path) -> str:
-    """The tag of a trial without a result. A rung's file says that the search has paused it."""
-    if status != "KILLED":
-        return "running"
-    return "paused" if (folder / RUNG_FILE).exists() else "interrupted"
+def _open_tags(status: str, folder: Path, curve: CurveReader, steps: int | None) -> dict[str, str]:
+    """What a run says of a trial without a result.
+
+    A rung's file tells that the search has paused the trial, unless it has been promoted since.
+    """
+    last, rung = curve.last_step, _rung_step(folder)
+    paused = rung is not None and rung >= (last or 0)
+    said = "running" if status != "KILLED" else "paused" if paused else "interrupted"
+    return {"status": said, "mlflow.note.content": notes.open_note(said, rung if paused else last, steps)}
+
+
+def _rung_step(folder: Path) -> int | None:
+    try:
+        return int(read_json(folder / RUNG_FILE)["step"])
+    except (UserError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _final(values: Mapping[str, float], file_mark: list[int] | None) -> list[content.Point]:

@@ -74,6 +74,7 @@ class SweepRuns:
         run_id = self._answered_late(spec_id) if spec_id in self._unsure else None
         if run_id is None:
             tags = {
+                **content.origin_tags(),
                 **tags,
                 "mlflow.parentRunId": known["run_id"],
                 "sweep": known["view_key"],

@@ -43,6 +43,9 @@ class Whole:
         self._rejected: set[str] = set()
         self._damaged: set[str] = set()
         self._several_lmbdas = False
+        self._varied: list[str] = []
+        search = (sweep.get("config") or {}).get("search") or {}
+        self._search = None if search.get("name", "grid") == "grid" else search
         self._planned = 0
         self.forget()
 
@@ -101,12 +104,14 @@ class Whole:
         known = self._known
         if trials:
             self._several_lmbdas = len({(trial.get("spec") or {}).get("lmbda") for trial in trials}) > 1
+            self._varied = content.varied_params(trials)
         value = view.tag_value(
             str(self._sweep.get("name")),
             known["view_key"],
             time.time(),
             absent=known["parent"].get("absent", [view.SAVING_PCT]),
             several_lmbdas=self._several_lmbdas,
+            varied=self._varied,
         )
         self._client.set_experiment_tag(known["experiment_id"], view.TAG_PREFIX + known["view_key"], value)
 
@@ -118,10 +123,20 @@ class Whole:
         parent = self._known["parent"]
         points = self._progress.points(after_step=parent.get("step", 0))
         frontier = content.read_table(self._folder / "frontier.csv")
-        note = notes.sweep_note(self._progress.valid, planned, self._best_result(), frontier)
+        note = notes.sweep_note(
+            self._progress.valid,
+            planned,
+            self._best_result(),
+            frontier,
+            stopped=self._stopped() if always else 0,
+            search=self._search,
+        )
         self._client.log(self._known["run_id"], points, tags={"mlflow.note.content": note})
         parent["step"] = max(len(self._progress), parent.get("step", 0))
         self._has_news = False
+
+    def _stopped(self) -> int:
+        return sum(entry.get("open") == "paused" for entry in self._known["trials"].values())
 
     def _best_result(self) -> dict[str, Any] | None:
         spec_id = self._progress.best
@@ -132,10 +147,11 @@ class Whole:
             self._best = (spec_id, result) if result else None
         return self._best[1] if self._best else None
 
-    def sync_ranking(self, *, always: bool) -> None:
+    def sync_ranking(self, trials: Collection[Mapping[str, Any]], *, always: bool) -> None:
         """What only the analysis of the whole sweep knows of a trial: its place and its rate savings.
 
-        always: even if the table is the one that was logged, since a trial's run may be a new one.
+        trials: entries of sweep.json, to which a search has added. always: even if the table is the one that
+        was logged, since a trial's run may be a new one.
         """
         path = self._folder / "trials.csv"
         now = mark(path)
@@ -151,7 +167,7 @@ class Whole:
             if row["spec_id"] in self._ended and row["spec_id"] in self._known["trials"]:
                 self.guarded(row["spec_id"], partial(self._rank, row, values, place, now))
         self._known["parent"]["absent"] = [m for m in view.OPTIONAL_METRICS if m not in present]
-        self.set_view()
+        self.set_view(trials)
         self.sync_progress(self._planned, always=True)
         self._known["parent"]["ranking"] = now
 

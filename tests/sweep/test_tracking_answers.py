@@ -139,7 +139,7 @@ def test_what_no_database_stores_holds_nobody_up(runs: Path) -> None:
     """NUL, and half of a character as names of files may have, in an error's text and a label."""
     sweep = SyntheticSweep(runs / "frontier", trials=2, steps=20)
     failed = sweep.write_trial(0, status="failed")
-    failed["error"]["message"] = "cannot read \udcff.png \x00"
+    failed["error"] = {"class": "OSError", "message": "cannot read \udcff.png \x00"}
     failed["label"] = sweep.trials[0]["label"] = "a\udcffb\x00"
     trials = sweep.folder / "trials"
     (trials / sweep.trials[0]["spec_id"] / "result.json").write_text(json.dumps(failed))
@@ -163,4 +163,4 @@ def test_a_sweep_that_was_extended_is_known_by_its_first_parameters(runs: Path) 
     mirror_of(sweep, record=extended).sync("FINISHED")
     parent = server_of(sweep).parent()
     assert parent.data.params["lmbda"] == "0.013"
-    assert parent.data.tags["mlflow.source.name"] == "python -m sweep seeds=[0,1]"
+    assert parent.data.tags["command"] == "python -m sweep seeds=[0,1]"

@@ -105,7 +105,7 @@ def test_the_sweeps_params_leave_the_trackers_address_out() -> None:
     sweep = {"config": config}
     assert content.sweep_params(sweep) == {"lmbda": "0.013"}
     tags = content.command_tags({**sweep, "command": "python -m sweep tracking.uri=http://user:pw@host"})
-    assert tags["mlflow.source.name"] == "python -m sweep tracking.uri=http://***@HOST"
+    assert tags["command"] == "python -m sweep tracking.uri=http://***@HOST"
 
 
 def test_events_and_other_keys_are_no_curve() -> None:
@@ -235,6 +235,27 @@ def test_the_view_leaves_out_what_no_run_has() -> None:
     state = unpacked(view.tag_value("s", "s-1", 0.0, absent=[view.SAVING_PCT, view.DECODE_MS]))
     assert view.SAVING_PCT not in json.dumps(state)
     assert view.DECODE_MS not in json.dumps(state)
+
+
+def test_the_view_shows_the_parameters_in_which_trials_differ(tmp_path: Path) -> None:
+    trials = SyntheticSweep(tmp_path / "s", trials=14).trials
+    varied = content.varied_params(trials)
+    assert varied == [
+        "entropy_model",
+        "hyper_transform.channels",
+        "depth.channels",
+        "depth.latent_channels",
+        "depth.layers",
+    ]
+    trials[0]["spec"]["model"]["transform"] = {"name": "swint", "window": 8}
+    assert content.varied_params(trials)[:2] == ["transform", "entropy_model"], (
+        "a window is one transform's own"
+    )
+    assert content.varied_params([]) == content.varied_params(trials[:1]) == []
+    state = unpacked(view.tag_value("s", "s-1", 0.0, varied=varied))
+    assert state["selectedColumns"][-5:] == [*(f"params.`{name}`" for name in varied[:4]), "tags.`status`"]
+    (parallel,) = [card for card in state["compareRunCharts"] if card["type"] == "PARALLEL"]
+    assert parallel["selectedParams"] == varied[:4]
 
 
 def test_over_several_lmbdas_the_rd_plane_comes_first() -> None:

@@ -223,10 +223,33 @@ def test_in_a_large_sweep_what_changes_is_seen_at_the_next_look(
 def test_a_paused_trial_says_so(runs: Path) -> None:
     sweep = SyntheticSweep(runs / "frontier", trials=1, steps=50)
     sweep.write_curve(0, last_step=20)
-    (sweep.folder / "trials" / sweep.trials[0]["spec_id"] / "rung.json").write_text("{}")
-    mirror_of(sweep).sync("FINISHED")
-    (run,) = server_of(sweep).children().values()
+    rung = sweep.folder / "trials" / sweep.trials[0]["spec_id"] / "rung.json"
+    rung.write_text('{"step": 20}')
+    record = sweep.sweep
+    record["config"]["search"] = {"name": "tpe", "objectives": ["rd_loss", "params_m"]}
+    mirror_of(sweep, record=record).sync("FINISHED")
+    server = server_of(sweep)
+    (run,) = server.children().values()
     assert (run.info.status, run.data.tags["status"]) == ("KILLED", "paused")
+    assert run.data.tags["mlflow.note.content"].startswith(
+        "**Stopped early by the search at step 20 of 50.**"
+    )
+    note = server.parent().data.tags["mlflow.note.content"]
+    assert note.startswith(
+        "**0 of 1 trials gave a valid point, 1 were stopped early.** Chosen by tpe for rd_loss"
+    )
+    assert server.parent().data.params["search.objectives"] == "rd_loss, params_m"
+
+    again = mirror_of(sweep, record=record)
+    again.sync(None)
+    sweep.write_curve(0, first_step=20, last_step=30)
+    again.sync(None)
+    (run,) = server.children().values()
+    assert (run.info.status, run.data.tags.get("mlflow.note.content", "")) == ("RUNNING", "")
+    again.sync("KILLED")
+    (run,) = server.children().values()
+    assert (run.info.status, run.data.tags["status"]) == ("KILLED", "interrupted"), "it had been promoted"
+    assert run.data.tags["mlflow.note.content"].startswith("**Interrupted at step 30 of 50.**")
 
 
 def test_trials_that_a_search_adds_are_named_by_its_plan(runs: Path) -> None:
