@@ -171,7 +171,10 @@ class _Driver:
         data = choose_data(self._settings, self._say)
         data.save(self._settings.folder)  # before any node is asked whether it sees these images
         precision = machines.known_precision(self._settings)
-        planned = self._plan(data, precision) if precision else None
+        timed = (
+            self._settings.search.wanted.timed
+        )  # where that is wanted, the machines have to be known first
+        planned = self._plan(data, precision) if precision and not timed else None
         idle = planned is not None and self._nothing_to_do(*planned)
         if idle or self._drain.reason() is not None:
             if planned is not None:
@@ -183,39 +186,46 @@ class _Driver:
         self._probe(loop, nodes)
         if planned is None and loop.ended_early:
             return None, False
-        plan, source = planned or self._plan(data, self._precision_of(nodes.probes))
-        plan = self._train(loop, plan, source)
+        if planned is None:
+            planned = self._plan(data, precision or self._precision_of(nodes.probes), _kind(nodes.probes))
+        plan, source = planned
+        plan = self._train(loop, nodes, plan, source)
         if self._settings.time:
-            self._time(
-                loop,
-                timing.missing_jobs(
-                    plan, executor.nodes(), nodes.probes, self._results, self._entries.timing
-                ),
-            )
+            self._time(loop, nodes, plan)
         return (plan, source), not loop.ended_early
 
     # Start
 
-    def _plan(self, data: DataSets, precision: Precision) -> _Planned:
-        """Decide the trials or how they are chosen, and write down what is about to run."""
+    def _plan(self, data: DataSets, precision: Precision, timed_on: str | None = None) -> _Planned:
+        """Decide the trials or how they are chosen, and write down what is about to run.
+
+        timed_on: kind of device for objectives that are times.
+        """
         from rdc.machine import environment, resolve_device
         from sweep.tracking import open_tracker
 
         plan = make_plan(self._config, self._settings, self._candidates, data, precision)
         for note in plan.notes:
             self._say(note)
-        plan, source = self._open_source(plan)
+        plan, source = self._open_source(plan, timed_on)
         self._sweep = write_sweep(plan, self._command, environment(resolve_device("cpu")))
         self._tracker = open_tracker(self._config["tracking"], plan.folder, self._sweep, self._say)
         self._say(_what_is_missing(plan, self._results))
         return plan, source
 
-    def _open_source(self, plan: SweepPlan) -> _Planned:
+    def _open_source(self, plan: SweepPlan, timed_on: str | None) -> _Planned:
         """Where trials come from, and the plan with those that are known already."""
         if not self._settings.search.is_grid:
             from sweep.search.start import open_search
 
-            search = open_search(plan, self._overrides, self._prices, read=self._finished, say=self._say)
+            search = open_search(
+                plan,
+                self._overrides,
+                self._prices,
+                read=self._finished,
+                timed_on=timed_on,
+                say=self._say,
+            )
             return plan.with_trials(search.trials()), search
         missing = [trial for trial in plan.trials if self._finished(trial) is None]
         missing.sort(key=self._work, reverse=True)  # the longest first
@@ -266,7 +276,7 @@ class _Driver:
 
     # Train and time
 
-    def _train(self, loop: Loop, plan: SweepPlan, source: TrialSource) -> SweepPlan:
+    def _train(self, loop: Loop, nodes: Nodes, plan: SweepPlan, source: TrialSource) -> SweepPlan:
         """Run what the source asks for until it is done or the sweep has to end; returns the grown plan."""
         work = {trial.spec_id: self._work(trial) for trial in plan.trials if self._finished(trial) is None}
         tally = Tally(names=plan.names(), work=work, slots=1, total=self._expected(plan))
@@ -282,6 +292,11 @@ class _Driver:
                 display=display,
             )
             loop.run(trials)
+            while source.wants_times and not loop.ended_early:
+                self._time(loop, nodes, trials.plan)
+                if not loop.ended_early:
+                    source.timed()
+                    loop.run(trials)
         source.close()
         return trials.plan
 
@@ -323,8 +338,11 @@ class _Driver:
             deadline_s=self._settings.cluster.deadline_s,
         )
 
-    def _time(self, loop: Loop, jobs: Sequence[Job]) -> None:
-        """Time the trained architectures, each alone on its node."""
+    def _time(self, loop: Loop, nodes: Nodes, plan: SweepPlan) -> None:
+        """Time the trained architectures that have not been, each alone on its node."""
+        assert self._executor is not None, "the executor is started before any job"
+        slots, entry = self._executor.nodes(), self._entries.timing
+        jobs = timing.missing_jobs(plan, slots, nodes.probes, self._results, entry)
 
         def on_end(outcome: Outcome) -> None:
             self._log_job("timing", outcome)
@@ -416,6 +434,11 @@ class _Driver:
             self._display.say(text)
         else:
             print(text, file=self._stream, flush=True)
+
+
+def _kind(probes: Mapping[str, Mapping[str, Any]]) -> str:
+    """The device whose times a search goes by: the first by name where nodes differ."""
+    return min(str(probe["device_slug"]) for probe in probes.values())
 
 
 def _what_is_missing(plan: SweepPlan, results: Results) -> str:

@@ -287,6 +287,10 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
 
 def _check_search(search: SearchSettings, space: SpaceSettings, top: _TopLevel, source: str | None) -> None:
     """What only a grid can do."""
+    if search.wanted.timed and not top.time:
+        raise UserError(
+            f"time=false: search.objectives holds {search.wanted.timed[0]}, which has to be measured"
+        )
     if source is not None:
         raise UserError(
             f"search={search.name}: chooses from a space, from={source} has none; use search=grid"

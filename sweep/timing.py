@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis.schema import COLUMNS, read_value
 from rdc.errors import UserError
 from rdc.files import read_json
 from rdc.spec import to_plain
@@ -54,6 +55,20 @@ def all_timed_here(plan: SweepPlan, results: Mapping[str, Mapping[str, Any]]) ->
     slug = device_slug(resolve_device(wanted))
     trained = _trained_architectures(plan, results)
     return all(_is_complete(_timing_file(plan, trial, slug), plan, trial) for trial in trained)
+
+
+def decode_times(plan: SweepPlan, trial: PlannedTrial, device_slug: str) -> dict[str, float] | None:
+    """The architecture's times in ms by their names in the results table; None if it has no timing there."""
+    path = _timing_file(plan, trial, device_slug)
+    if not _is_complete(path, plan, trial):
+        return None
+    found = read_json(path)
+    values = {
+        column.name: read_value(found, column)
+        for column in COLUMNS
+        if column.origin == "timing" and column.unit == "ms"
+    }
+    return {name: float(value) for name, value in values.items() if value is not None}
 
 
 def outcome_line(outcome: Outcome) -> str:

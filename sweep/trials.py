@@ -42,7 +42,9 @@ class Trials:
 
     @property
     def done(self) -> bool:
-        return not self._waiting and not self._running and self._source.done
+        """Also where only a timing, which needs empty slots, takes the source on."""
+        idle = not self._waiting and not self._running
+        return idle and (self._source.done or self._source.wants_times)
 
     def fill(self, executor: Executor) -> None:
         """Ask the source for what fits, and start it."""

@@ -46,7 +46,8 @@ class _Entry:
 class Search:
     """A TrialSource. wanted: how many distinct architectures. read: the summary of a finished trial's result.
 
-    recall: the planned trial of an earlier command by its spec_id. rungs: None trains everything to its end.
+    times: of an architecture that was timed, in ms by the names of columns; else None. recall: the planned
+    trial of an earlier command by its spec_id. rungs: None trains everything to its end.
     """
 
     eager = False
@@ -61,6 +62,7 @@ class Search:
         seed: int,
         choose: Choose,
         read: Callable[[PlannedTrial], Summary | None],
+        times: Callable[[PlannedTrial], Mapping[str, float] | None],
         recall: Callable[[str], PlannedTrial | None],
         rungs: Rungs | None,
         record: RungsRecord,
@@ -68,7 +70,7 @@ class Search:
     ) -> None:
         self._study, self._space, self._objectives = study, space, objectives
         self._wanted = wanted
-        self._choose, self._read, self._recall_trial = choose, read, recall
+        self._choose, self._read, self._times, self._recall_trial = choose, read, times, recall
         self._rungs, self._record = rungs, record
         self._say = say
         self._entries: dict[str, _Entry] = {}  # by arch_id
@@ -76,6 +78,7 @@ class Search:
         self._seen: dict[Point, str] = {}  # arch_id, or _REJECTED
         self._queue: deque[PlannedTrial] = deque()
         self._running: set[str] = set()
+        self._untimed: list[_Entry] = []  # trained, and told to the study once their times are known
         self._exhausted = False
         self._repeats = self._rejected = 0
         history = study.history()
@@ -86,12 +89,14 @@ class Search:
 
     @property
     def done(self) -> bool:
-        if self._queue or self._running or self._wants_more():
+        if self._queue or self._running or self._untimed or self._wants_more():
             return False
         return self._rungs is None or not self._rungs.promotable(last=True)
 
     def ask(self, free_slots: int) -> list[PlannedTrial]:
         asked: list[PlannedTrial] = []
+        if self._untimed:
+            return asked
         while len(asked) < free_slots and (self._queue or self._fill_queue()):
             asked.append(self._queue.popleft())
             self._running.add(asked[-1].spec_id)
@@ -108,6 +113,15 @@ class Search:
             entry.results[spec_id] = dict(result)
         if not entry.left:
             self._leg_ended(entry)
+
+    @property
+    def wants_times(self) -> bool:
+        return bool(self._untimed)
+
+    def timed(self) -> None:
+        untimed, self._untimed = self._untimed, []
+        for entry in untimed:
+            self._tell_study(entry)
 
     def stopped(self) -> dict[str, int]:
         waiting = self._rungs.stopped() if self._rungs is not None else {}
@@ -312,11 +326,22 @@ class Search:
         self._rungs.arrived(entry.architecture.arch_id, step, values)
 
     def _complete(self, entry: _Entry) -> None:
-        """Tell the study once. If the trial there has ended already, stopped or failed, it gets another."""
+        """Tell the study once, if need be when the architecture has been timed."""
         if entry.values is not None:
             return
+        trained = all(result["status"] == "ok" for result in entry.results.values())
+        if trained and self._objectives.timed and self._times(entry.architecture.trials[0]) is None:
+            self._untimed.append(entry)
+        else:
+            self._tell_study(entry)
+
+    def _tell_study(self, entry: _Entry) -> None:
+        """If the trial there has ended already, stopped or failed, it gets another."""
         bad = [f"{spec_id} {r['status']}" for spec_id, r in entry.results.items() if r["status"] != "ok"]
-        values = self._objectives.values(entry.architecture.costs, list(entry.results.values()))
+        times = self._times(entry.architecture.trials[0]) if self._objectives.timed else None
+        values = self._objectives.values(
+            {**entry.architecture.costs, **(times or {})}, list(entry.results.values())
+        )
         if not bad and any(map(math.isnan, values)):
             bad = [
                 f"no {name}" for name, v in zip(self._objectives.names, values, strict=True) if math.isnan(v)

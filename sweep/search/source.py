@@ -28,6 +28,13 @@ class TrialSource(Protocol):
     def tell(self, spec_id: str, result: Mapping[str, Any]) -> None:
         """How a trial ended: the summary of its result, or status "paused" and the step."""
 
+    @property
+    def wants_times(self) -> bool:
+        """Whether nothing is asked for before the architectures that are trained have been timed."""
+
+    def timed(self) -> None:
+        """They have been, as far as that was possible."""
+
     def stopped(self) -> dict[str, int]:
         """spec_id -> step, of trials that were stopped early and keep their checkpoint."""
 
@@ -39,6 +46,7 @@ class Grid:
     """Every missing trial once, in the given order."""
 
     eager = True
+    wants_times = False
 
     def __init__(self, trials: Sequence[PlannedTrial]) -> None:
         self._waiting = deque(trials)
@@ -55,6 +63,9 @@ class Grid:
 
     def tell(self, spec_id: str, result: Mapping[str, Any]) -> None:
         self._running.discard(spec_id)
+
+    def timed(self) -> None:
+        pass
 
     def stopped(self) -> dict[str, int]:
         return {}

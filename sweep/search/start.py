@@ -18,6 +18,7 @@ from sweep.search.rungs import Rungs, RungsRecord
 from sweep.search.search import Search
 from sweep.search.source import Summary
 from sweep.settings import Settings
+from sweep.timing import decode_times
 
 
 def open_search(
@@ -26,16 +27,20 @@ def open_search(
     prices: PriceList,
     *,
     read: Callable[[PlannedTrial], Summary | None],
+    timed_on: str | None,
     say: Callable[[str], None],
 ) -> Search:
-    """plan: of the search, with no trial yet. overrides: points are composed on top of them."""
+    """plan: of the search, with no trial yet. overrides: points are composed on top of them.
+
+    timed_on: kind of device whose times count, where the objectives hold one.
+    """
     from sweep.search.study import open_study
 
     settings = plan.settings
     search = settings.search
     _require_anchors(plan)
     plan.folder.mkdir(parents=True, exist_ok=True)
-    name = study_name(plan)
+    name = study_name(plan, timed_on)
     study = open_study(
         name=name,
         folder=plan.folder,
@@ -56,6 +61,7 @@ def open_search(
         seed=search.seed,
         choose=Chooser(overrides, settings, plan.data, plan.precision, prices),
         read=read,
+        times=lambda trial: decode_times(plan, trial, str(timed_on)),
         recall=_Recorded(settings).trial,
         rungs=rungs_of(settings),
         record=RungsRecord(plan.folder, name),
@@ -77,7 +83,7 @@ def rungs_of(settings: Settings) -> Rungs | None:
     return Rungs(found, settings.search.eta)
 
 
-def study_name(plan: SweepPlan) -> str:
+def study_name(plan: SweepPlan, timed_on: str | None = None) -> str:
     """One study per question: what changes the space, the values or their meaning makes another name.
 
     The results of other studies in the folder are not lost: what has one is told it when it is suggested.
@@ -92,6 +98,9 @@ def study_name(plan: SweepPlan) -> str:
         canonical(settings.budget.recipe),
         [plan.data.train.content_hash, plan.data.evaluation.content_hash],
     ]
+    if search.wanted.timed:
+        timing = settings.cluster.timing
+        question.append([timed_on, timing.threads, timing.height_px, timing.width_px])
     digest = hashlib.sha256(json.dumps(to_plain(question), sort_keys=True).encode()).hexdigest()
     return f"{settings.name}-{digest[:8]}"
 

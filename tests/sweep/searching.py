@@ -52,6 +52,8 @@ class World:
         self.results: dict[str, dict[str, Any]] = {}
         self.finished_runs: Counter[str] = Counter()
         self.reached: dict[str, int] = {}  # spec_id -> step of its checkpoint
+        self.timed: dict[str, float] = {}
+        self.untimable: set[str] = set()
         self._seeds = seeds
         self._refuse = refuse
         self._chosen: dict[Point, Architecture] = {}
@@ -75,6 +77,16 @@ class World:
     def recall(self, spec_id: str) -> PlannedTrial | None:
         known = [t for a in self._chosen.values() for t in a.trials]
         return next((t for t in known if t.spec_id == spec_id), None)
+
+    def time(self) -> None:
+        """Every architecture that is trained, unless it cannot be timed."""
+        for planned in (architecture.trials[0] for architecture in self._chosen.values()):
+            if self.read(planned) and planned.spec_id not in self.untimable:
+                self.timed[planned.spec_id] = float(planned.spec.seed)
+
+    def times(self, planned: PlannedTrial) -> dict[str, float] | None:
+        found = self.timed.get(planned.spec_id)
+        return None if found is None else {"time_dec_total_ms": found}
 
     def run(self, planned: PlannedTrial, *, fails: bool = False) -> dict[str, Any]:
         """Train to the trial's end or to its stop; returns what the driver would tell."""
@@ -114,16 +126,19 @@ def search(
     space: Space = SPACE,
     limits: Mapping[str, float | None] | None = None,
     rungs: Rungs | None = None,
+    timed: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Search:
+    """timed: by decode time instead of a cost."""
     return Search(
         study=study,
         space=space,
-        objectives=objectives(limits),
+        objectives=check_objectives(("rd_loss", "time_dec_total_ms"), {}) if timed else objectives(limits),
         wanted=wanted,
         seed=0,
         choose=world.choose,
         read=world.read,
+        times=world.times,
         recall=world.recall,
         rungs=rungs,
         record=RungsRecord(world.folder, "study"),
@@ -141,6 +156,11 @@ def drive(
         for asked in source.ask(slots - len(running)):
             assert asked.spec_id not in running, "a trial in flight is not run twice"
             running[asked.spec_id] = asked
+        if not running and source.wants_times:
+            assert not source.done
+            world.time()
+            source.timed()
+            continue
         if not running:
             assert source.done, "nothing runs and nothing is asked, so all must be done"
             source.close()

@@ -111,10 +111,10 @@ def test_a_continuum_has_no_size_and_stays_inside() -> None:
         (["search.rungs=[0.5,1]"], "search.rungs: 1.0 is no share of the training"),
         (["search.rungs=[0.5,0.25]"], "search.rungs=[0.5, 0.25]: each must be above the one before it"),
         (["search.objectives=[]"], "search.objectives=[]: give at least one of: rd_loss"),
-        (["search.objectives=[time_dec_total_ms]"], "time_dec_total_ms is measured after all trainings"),
+        (["search.objectives=[time_dec_total_ms]"], "all of them are costs; add one of: rd_loss"),
         (["search.objectives=[beauty]"], "search.objectives: there is no 'beauty'; known: rd_loss"),
         (["search.objectives=[rd_loss,rd_loss]"], "search.objectives: rd_loss is there twice"),
-        (["search.objectives=[params_m]"], "all of them are known without training; add one of: rd_loss"),
+        (["search.objectives=[params_m]"], "all of them are costs; add one of: rd_loss"),
         (
             ["search.constraints.params_m=-1"],
             "search.constraints.params_m=-1.0: must be a finite number greater",
