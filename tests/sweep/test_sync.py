@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,10 +21,28 @@ from tests.sweep.synthetic_sweep import SyntheticSweep
 from tests.sweep.tracking_fixtures import empty_database as empty_database
 from tests.sweep.tracking_fixtures import mirror_of
 from tests.sweep.tracking_fixtures import runs as runs
+from tests.sweep.tracking_fixtures import shared_runs as shared_runs
 from tests.sweep.tracking_reader import SETTINGS, Server, server_of, unused_port
 
 # MLflow's own use of SQLAlchemy.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Logged:
+    """A sweep, what its server holds of it, and the ids of the runs there."""
+
+    sweep: SyntheticSweep
+    server: Server
+    wanted: dict[str, Any]
+    run_ids: set[str]
+
+
+@pytest.fixture(scope="module")
+def logged(shared_runs: Path) -> Logged:
+    sweep = logged_sweep(shared_runs)
+    server = server_of(sweep)
+    return Logged(sweep, server, server.content(), {run.info.run_id for run in server.runs()})
 
 
 def logged_sweep(runs: Path) -> SyntheticSweep:
@@ -60,39 +80,32 @@ def sync(*arguments: object) -> int:
     return main(["sync", *map(str, arguments)])
 
 
-def test_an_empty_server_is_filled_with_the_same(runs: Path, empty_database: Path, tmp_path: Path) -> None:
-    sweep = logged_sweep(runs)
-    wanted = server_of(sweep).content()
-    assert {found["status"] for found in wanted.values()} == {"FINISHED", "FAILED", "KILLED"}
+def test_an_empty_server_is_filled_with_the_same(
+    logged: Logged, empty_database: Path, tmp_path: Path
+) -> None:
+    assert {found["status"] for found in logged.wanted.values()} == {"FINISHED", "FAILED", "KILLED"}
     other = tmp_path / "other.db"
     shutil.copy(empty_database, other)
-    assert sync(sweep.folder, "--uri", f"sqlite:///{other}") == 0
-    assert Server(f"sqlite:///{other}").content() == wanted
-
-    shutil.copy(empty_database, runs / "mlflow.db")
-    assert sync(sweep.folder) == 0, "the sweep's own server, which has lost everything"
-    assert server_of(sweep).content() == wanted
+    assert sync(logged.sweep.folder, "--uri", f"sqlite:///{other}") == 0
+    assert Server(f"sqlite:///{other}").content() == logged.wanted
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
-def test_a_second_time_changes_nothing(runs: Path, forgotten: bool) -> None:
-    sweep = logged_sweep(runs)
-    server = server_of(sweep)
-    wanted, ids = server.content(), {run.info.run_id for run in server.runs()}
+def test_a_second_time_changes_nothing(logged: Logged, forgotten: bool) -> None:
     if forgotten:  # or a copy of the folder, from before it was logged
-        (sweep.folder / STATE_FILE).unlink()
-        (sweep.folder / JOURNAL_FILE).unlink(missing_ok=True)
+        (logged.sweep.folder / STATE_FILE).unlink()
+        (logged.sweep.folder / JOURNAL_FILE).unlink(missing_ok=True)
     for _ in range(2):
-        assert sync(sweep.folder) == 0
-    assert server.content() == wanted
-    assert {run.info.run_id for run in server.runs()} == ids
+        assert sync(logged.sweep.folder) == 0
+    assert logged.server.content() == logged.wanted
+    assert {run.info.run_id for run in logged.server.runs()} == logged.run_ids
 
 
-def test_a_deleted_run_comes_back_and_a_second_one_goes(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deleted_run_comes_back_and_a_second_one_goes(
+    logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sweep.tracking.runs.COMPARED_ANYWAY", -1)  # as in a sweep of thousands
-    sweep = logged_sweep(runs)
-    server = server_of(sweep)
-    wanted, children = server.content(), server.children()
+    sweep, server, wanted, children = logged.sweep, logged.server, logged.wanted, logged.server.children()
     first, second = (children[sweep.trials[number]["spec_id"]] for number in (0, 1))
     server.client.delete_run(first.info.run_id)
     extra = server.client.create_run(second.info.experiment_id, tags=second.data.tags)
@@ -100,6 +113,14 @@ def test_a_deleted_run_comes_back_and_a_second_one_goes(runs: Path, monkeypatch:
     assert sync(sweep.folder) == 0
     assert server.content() == wanted
     assert server.children()[second.data.tags["spec_id"]].info.run_id == second.info.run_id
+
+
+def test_the_sweeps_own_server_may_have_lost_everything(
+    logged: Logged, shared_runs: Path, empty_database: Path
+) -> None:
+    shutil.copy(empty_database, shared_runs / "mlflow.db")
+    assert sync(logged.sweep.folder) == 0
+    assert server_of(logged.sweep).content() == logged.wanted
 
 
 def test_a_sweep_whose_driver_was_killed_has_ended(runs: Path) -> None:

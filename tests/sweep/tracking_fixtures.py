@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,17 @@ def runs(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) 
     folder.mkdir()
     shutil.copy(empty_database, folder / "mlflow.db")
     return folder
+
+
+@pytest.fixture(scope="module")
+def shared_runs(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Path]:
+    """The same for all tests of a module, which leave it as they find it."""
+    folder = tmp_path_factory.mktemp("shared") / "runs"
+    folder.mkdir()
+    shutil.copy(empty_database, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield folder
 
 
 def mirror_of(
