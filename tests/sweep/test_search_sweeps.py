@@ -28,8 +28,7 @@ SPACE = (
     "{transform:[swint],depth:[swint_s],depth.channels:[[16,16,16]],depth.layers:[[1,1,1,1]],"
     "transform.head_dim:[8,16],transform.window:[4,8]}]"
 )
-TINY = [
-    SPACE,
+QUICK = [
     "cluster=inline",
     "time=false",
     "budget.steps=8",
@@ -37,6 +36,7 @@ TINY = [
     "budget.fresh_decode_images=0",
     "budget.ms_ssim=false",
 ]
+TINY = [SPACE, *QUICK]
 
 
 def run(overrides: list[str]) -> int:
@@ -100,7 +100,15 @@ def test_tpe_trains_nothing_twice_and_knows_what_lies_there(
 def test_kill_9_of_the_driver_and_the_same_command_again(
     base_overrides: list[str], tmp_path: Path, sampler: str
 ) -> None:
-    overrides = [*base_overrides, *TINY, f"search={sampler}", "search.trials=4"]
+    """On the shipped space, at a tenth of its widths."""
+    overrides = [
+        "+experiment=search",
+        *base_overrides,
+        *QUICK,
+        "width=0.1",
+        f"search={sampler}",
+        "search.trials=4",
+    ]
     folder, log = tmp_path / "runs/tiny", tmp_path / "log.txt"
     with open(log, "w") as output:
         driver = subprocess.Popen(
@@ -208,7 +216,8 @@ def test_rate_savings_need_the_anchors_images(base_overrides: list[str]) -> None
 def test_a_dry_run_prices_a_sample_and_starts_nothing(
     base_overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run([*base_overrides, *TINY, "search=tpe", "search.trials=3", "dry_run=true"]) == 0
+    cheap = ["search.trials=2", "budget.batch_size=1"]  # the speed of a few training steps is probed
+    assert run([*base_overrides, *TINY, "search=tpe", *cheap, "dry_run=true"]) == 0
     output = capsys.readouterr().out
-    assert "would train 3 architectures\nof a space of 6 points; the 3 trials above" in output
+    assert "would train 2 architectures\nof a space of 6 points; the 2 trials above" in output
     assert not (tmp_path / "runs").exists()
