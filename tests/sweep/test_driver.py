@@ -70,33 +70,25 @@ def test_a_sweep_leaves_all_its_files(
     assert "python -m analysis bdrate" not in output  # its images are not those of the published curves
 
 
-@pytest.mark.parametrize(
-    ("status", "dataset", "images", "suggested"),
-    [
-        ("ok", "kodak", 24, True),
-        ("ok", "kodak", 4, False),
-        ("ok", "mine", 24, False),
-        ("rate_mismatch", "kodak", 24, False),
-    ],
-)
 def test_a_comparison_is_suggested_where_it_works(
-    sweep: Sweep,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    status: str,
-    dataset: str,
-    images: int,
-    suggested: bool,
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep("time=false")
     path = next(tmp_path.glob("runs/tiny/trials/*/result.json"))
     result = read_json(path)
-    evaluation = {**result["evaluation"], "dataset": dataset, "images": images}
-    path.write_text(json.dumps({**result, "status": status, "evaluation": evaluation}))
-    capsys.readouterr()
-    sweep("time=false")
-    assert ("python -m analysis bdrate" in capsys.readouterr().out) is suggested
-    assert (analysis_main(["bdrate", str(tmp_path / "runs/tiny")]) == 0) is suggested
+    for status, dataset, images in (
+        ("ok", "kodak", 24),
+        ("ok", "kodak", 4),
+        ("ok", "mine", 24),
+        ("rate_mismatch", "kodak", 24),
+    ):
+        evaluation = {**result["evaluation"], "dataset": dataset, "images": images}
+        path.write_text(json.dumps({**result, "status": status, "evaluation": evaluation}))
+        capsys.readouterr()
+        sweep("time=false")
+        works = (status, dataset, images) == ("ok", "kodak", 24)
+        assert ("python -m analysis bdrate" in capsys.readouterr().out) is works
+        assert (analysis_main(["bdrate", str(tmp_path / "runs/tiny")]) == 0) is works
 
 
 def test_the_same_command_again_runs_only_what_is_missing(
@@ -204,14 +196,14 @@ def test_timing_covers_each_architecture_once(sweep: Sweep, tmp_path: Path) -> N
     axes = "space.axes={depth.latent_channels:[8,12]}"
     sweep(axes, "seeds=[0,1]")
     assert len(ended_jobs(tmp_path, "timing")) == 2
-    sweep("space.axes={depth.latent_channels:[8,12,16]}", "seeds=[0,1]")
+    sweep("space.axes={depth.latent_channels:[8,12,16]}")
     assert len(ended_jobs(tmp_path, "timing")) == 3
     timing = read_json(next(tmp_path.glob("runs/tiny/timing/*.json")))
     assert (timing["threads"], timing["precision"], timing["device"]) == (1, "fp32", "cpu")
 
 
 def test_another_image_size_is_another_timing(sweep: Sweep, tmp_path: Path) -> None:
-    for size in (64, 128, 128):
+    for size in (64, 128):
         sweep(f"cluster.timing.height_px={size}", "cluster.timing.width_px=64")
     assert len(ended_jobs(tmp_path, "timing")) == 2
     found = [read_json(path)["image_px"] for path in tmp_path.glob("runs/tiny/timing/*.json")]

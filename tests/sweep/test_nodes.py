@@ -95,6 +95,17 @@ def test_a_node_that_joins_and_differs_is_left_out_while_the_sweep_goes_on(tmp_p
     assert executor.ran.count("probe late") == 1
 
 
+def test_a_node_whose_slots_are_not_ready_yet_is_asked_once(tmp_path: Path) -> None:
+    executor = Joined()
+    executor.ran.append("0")  # from now on the second node is there
+    nodes = Nodes(executor, "x:y", tmp_path, print)
+    nodes.first_jobs()
+    executor.submit(trial("busy"))
+    for _ in range(3):
+        nodes.check_new()
+    assert [job.job_id for job in nodes._waiting] == ["probe late"]
+
+
 @pytest.mark.usefixtures("environment")
 def test_a_node_of_the_start_that_differs_ends_the_sweep(tmp_path: Path) -> None:
     executor = Joined()
