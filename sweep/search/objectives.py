@@ -46,8 +46,9 @@ class Objectives:
 
     @property
     def cost(self) -> str | None:
-        """The objective that is known before training, if there is one."""
-        return next((name for name in self.names if name in _COSTS), None)
+        """The objective that is known before training, operations for a time; None if nothing costs."""
+        known = next((name for name in self.names if name in _COSTS), None)
+        return known or ("kmac_per_px_dec" if self.timed else None)
 
     @property
     def timed(self) -> tuple[str, ...]:

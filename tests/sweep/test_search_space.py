@@ -170,6 +170,8 @@ def test_directions_come_with_the_names() -> None:
     wanted = check_objectives(("rate_saving_vs_bpg_pct", "params_m", "rd_loss"), {"params_m": None})
     assert wanted.directions == ("maximize", "minimize", "minimize")
     assert (wanted.cost, wanted.limits) == ("params_m", {})
+    assert check_objectives(("rd_loss", "time_dec_total_ms"), {}).cost == "kmac_per_px_dec"
+    assert check_objectives(("rd_loss",), {}).cost is None
 
 
 def test_costs_are_those_of_the_built_model_in_the_units_of_the_table() -> None:
