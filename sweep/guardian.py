@@ -69,9 +69,10 @@ def _descendants(pid: int) -> _Processes:
     while waiting:
         for path in Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
             with contextlib.suppress(OSError):
-                children = [int(child) for child in path.read_text().split()]
-                found.update({child: _started(child) for child in children})
-                waiting += children
+                for child in map(int, path.read_text().split()):
+                    if started := _started(child):  # else it has ended since it was listed
+                        found[child] = started
+                        waiting.append(child)
     return found
 
 

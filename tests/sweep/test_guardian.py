@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sweep import guardian
+from tests.sweep.conftest import wait_until
 
 # A driver whose child starts a process in a session of its own and ends: nothing tells that one.
 _DRIVER = """
@@ -59,6 +60,15 @@ def test_the_guardian_ends_at_once_where_nothing_is_left() -> None:
     code += "print(*guardian._descendants(os.getpid()))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert _ends(int(ended.stdout), limit_s=guardian._KILL_AFTER_S - 1)
+
+
+def test_a_child_that_has_just_ended_is_not_waited_for() -> None:
+    child = subprocess.Popen(["true"])
+    assert wait_until(
+        lambda: not guardian._started(child.pid), limit_s=10
+    )  # it is a zombie: listed, and over
+    assert child.pid not in guardian._descendants(os.getpid())
+    child.wait()
 
 
 @pytest.mark.parametrize("pid", [0, 1 << 30])
