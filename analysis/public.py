@@ -24,7 +24,7 @@ _SECRET_NAME = (
 )
 _NAMED = re.compile(
     rf"(?i)(?<![\w-])([\w-]*{_SECRET_NAME}['\"]?\s?[=:]\s?)"
-    r"(?!//)(?:'[^'\n]+'|\"[^\"\n]+\"|[^&\s'\"]+)"
+    r"(?!//)(?:'[^'\n]+'|\"[^\"\n]+\"|['\"]?[^&\s'\"]+)"
 )
 _HEADER = re.compile(r"(?i)\b(authorization['\"]?\s?[=:]\s?['\"]?(?:basic |bearer )?|bearer )[\w.~+/=-]{6,}")
 _IS_SECRET_NAME = re.compile(rf"(?i)(?:.*[\W_])?{_SECRET_NAME}")

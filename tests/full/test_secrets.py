@@ -24,6 +24,19 @@ pytestmark = [
 ]
 
 SECRET = "s3cr3t-w0rd"
+# Passwords that need quoting, in a shell and in an address.
+ODD_SECRET = "s3cr3t-w0rd/'x"
+# Several commands in one process, since importing takes longer than refusing: prints an exit code for each.
+COMMANDS = """
+import json, sys
+from sweep.__main__ import main
+for argv in json.loads(sys.argv[1]):
+    sys.argv = argv
+    try:
+        print("code", main())
+    except SystemExit as end:
+        print("code", end.code)
+"""
 
 
 @pytest.fixture
@@ -51,11 +64,14 @@ def test_a_secret_is_found_nowhere_afterwards(images: Path, tmp_path: Path) -> N
     }
     printed = []
 
-    def run(*arguments: str) -> int:
-        command = [sys.executable, "-m", *arguments]
+    def run_python(*arguments: str) -> int:
+        command = [sys.executable, *arguments]
         done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=600)
         printed.append(done.stdout + done.stderr)
         return done.returncode
+
+    def run(*arguments: str) -> int:
+        return run_python("-m", *arguments)
 
     sweep = [
         "sweep",
@@ -77,6 +93,10 @@ def test_a_secret_is_found_nowhere_afterwards(images: Path, tmp_path: Path) -> N
         f"tracking.uri='ftp://user:{SECRET}@host/x'",
         f"tracking.artifacts='s3://key:{SECRET}@bucket/x'",
         f"search.storage='redis://user:{SECRET}@host/x'",
+        f"tracking.uri='http://tracker?access_token={SECRET}'",
+        f'tracking.uri="http://user:{ODD_SECRET}@tracker:5000"',
+        f'search.storage="redis://user:{ODD_SECRET}@host/x"',
+        f"+token='{SECRET}",  # a quote without its end is no override
     ]
     database = f"sqlite:///{tmp_path}/mlflow.db"
     with serve(database, tmp_path / "artifacts", port, log=tmp_path / "server.log"):
@@ -84,9 +104,15 @@ def test_a_secret_is_found_nowhere_afterwards(images: Path, tmp_path: Path) -> N
         assert run("sweep", "sync", "runs/tiny") == 0, printed[-1]
         shown = json.dumps(Server(database).content(), ensure_ascii=False)
     environment["MLFLOW_TRACKING_URI"] = database
-    for override in refused[1:]:
-        assert run(*sweep, "depth.latent_channels=8", "search=tpe", override) == 2, printed[-1]
-    assert run("sweep", "sync", "runs/tiny", "--uri", f"http://user:{SECRET}@127.0.0.1:{port}") == 2
+    # Joining a cluster is what asks for its address; the other cluster stands for one that runs.
+    on_ray = [argument for argument in sweep if argument != "cluster=inline"]
+    commands = [[*sweep, "depth.latent_channels=8", "search=tpe", override] for override in refused[1:]]
+    commands += [[*on_ray, "depth.latent_channels=12", refused[0]]]
+    commands += [["sweep", "sync", "runs/tiny", "--uri", f"http://user:{SECRET}@127.0.0.1:{port}"]]
+    commands += [["sweep", "sync", "runs/tiny", f"http://user:{SECRET}@tracker"]]
+    assert run_python("-c", COMMANDS, json.dumps(commands)) == 0, printed[-1]
+    codes = [line for line in printed[-1].splitlines() if line.startswith("code ")]
+    assert codes == ["code 2"] * len(commands), printed[-1]
     assert run("analysis", "export", "runs/tiny", "-o", "export") == 0, printed[-1]
 
     assert [text for text in printed if SECRET in text] == []
