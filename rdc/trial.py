@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import compressai.entropy_models  # noqa: F401  takes seconds: paid once by whoever forks trials
+# Both take seconds of CPU, paid once by whoever forks trials. The first optimiser would import the second.
+import compressai.entropy_models  # noqa: F401
 import torch
+import torch._dynamo
 
 from rdc.checkpoint import save_model
 from rdc.complexity import measure

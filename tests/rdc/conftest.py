@@ -14,6 +14,7 @@ from PIL import Image
 
 from rdc.data import ImageSet, resolve_eval, resolve_train
 from rdc.spec import Recipe, RunSettings, TrialSpec, parse_model
+from tests.rdc.forked import Forked, forking
 
 MakeTrial = Callable[..., tuple[TrialSpec, RunSettings]]
 
@@ -63,6 +64,12 @@ def make_trial_once(image_sets: tuple[ImageSet, ImageSet]) -> Iterator[MakeTrial
             return small_trial(folder, image_sets, **changes)
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def forked() -> Iterator[Forked]:
+    with forking() as trials:
+        yield trials
 
 
 def small_trial(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
+import itertools
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,12 @@ import torch
 
 from rdc.files import read_json, read_jsonl
 from rdc.learner import Learner
-from rdc.machine import thread_env
 from rdc.preempt import Preemption, StoppedEarly
 from rdc.result import read_finished, read_rung
 from rdc.resume import MetricsLog, open_resume
 from rdc.spec import RunSettings, TrialSpec
 from rdc.trial import run_payload, run_trial
+from tests.rdc.forked import Forked
 from tests.rdc.shared import lasting
 
 
@@ -205,93 +204,80 @@ def test_a_driver_that_runs_trials_itself_keeps_its_own_answer_to_the_signal() -
     assert not preemption.wanted
 
 
-# Forks as a slot's fork server does: SIGTERM at its default, one child per attempt, the value over a pipe.
-SERVER = """
-import json, os, signal, sys, time
-import rdc.trial
-payload = json.load(open(sys.argv[1]))
-for line in sys.stdin:
-    wait_s = json.loads(line)
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.setpgid(0, 0)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        value = rdc.trial.run_payload(payload)
-        os.write(write, json.dumps(value).encode())
-        os._exit(0)
-    os.close(write)
-    try:
-        os.setpgid(child, child)
-    except PermissionError:
-        pass
-    if wait_s is not None:
-        time.sleep(wait_s)
-        os.killpg(child, signal.SIGTERM)
-    value = b""
-    while chunk := os.read(read, 65536):
-        value += chunk
-    os.close(read)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    print(json.dumps([code, json.loads(value or b"null")]), flush=True)
-"""
-
-
 @pytest.mark.parametrize(
     ("steps", "attempts", "fresh"), [(40, 5, 0), pytest.param(60, 30, 1, marks=pytest.mark.full)]
 )
 def test_requests_at_any_moment_leave_a_trial_that_ends_as_an_undisturbed_one(
-    make_trial: Any, tmp_path: Path, steps: int, attempts: int, fresh: int
+    make_trial: Any, tmp_path: Path, forked: Forked, steps: int, attempts: int, fresh: int
 ) -> None:
     """Real children, with SIGTERM to their whole group after random times, from before the first step on."""
     spec, run = make_trial(
         steps=steps, run={"fresh_decode_images": fresh, "folder": str(tmp_path / "stopped")}
     )
-    payload = tmp_path / "payload.json"
-    payload.write_text(json.dumps({"spec": spec.to_dict(), "run": dataclasses.asdict(run)}))
-    server = subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(payload)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **thread_env(1)},
-    )
-    assert server.stdin is not None
-    assert server.stdout is not None
     draws = random.Random(4)
     reached = [0]
-    try:
-        for attempt in range(attempts):
-            wait_s = (
-                None
-                if attempt == attempts - 1
-                else draws.choice((0.05, 0.3, 0.6, 1.0)) * (0.5 + draws.random())
-            )
-            server.stdin.write(json.dumps(wait_s) + "\n")
-            server.stdin.flush()
-            code, value = json.loads(server.stdout.readline())
-            if code == -signal.SIGTERM:  # before it listened, or after it was done
-                continue
-            assert code == 0
-            if value["status"] != "preempted":
-                break
-            assert value["step"] >= reached[-1], "no step is ever lost"
-            reached.append(value["step"])
-            assert not (tmp_path / "stopped" / "result.json").exists()
-    finally:
-        server.stdin.close()
-        server.wait()
+    for attempt in range(attempts):
+        forked.start(spec, run)
+        if attempt < attempts - 1:
+            time.sleep(draws.choice((0.05, 0.3, 0.6, 1.0)) * (0.5 + draws.random()))
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(forked.pid, signal.SIGTERM)
+        code, value = forked.wait()
+        if code == -signal.SIGTERM:  # before it listened, or after it was done
+            continue
+        assert code == 0
+        if value["status"] != "preempted":
+            break
+        assert value["step"] >= reached[-1], "no step is ever lost"
+        reached.append(value["step"])
+        assert not (tmp_path / "stopped" / "result.json").exists()
     assert value["status"] in ("ok", "rate_mismatch"), value
     assert max(reached) > 0, "no request came during the training"
     assert value["training"]["resumed_at_steps"] == sorted(value["training"]["resumed_at_steps"])
     whole, folder = undisturbed(spec, run, tmp_path)
     assert lasting(value) == lasting(whole)
     assert lasting(read_json(tmp_path / "stopped" / "result.json")) == lasting(whole)
-    assert weights(tmp_path / "stopped") == weights(folder)
-    assert curve(tmp_path / "stopped") == curve(folder)
-    assert sorted(path.name for path in (tmp_path / "stopped").iterdir()) == sorted(
-        path.name for path in folder.iterdir()
-    )
+    assert_same_files(tmp_path / "stopped", folder)
+
+
+def assert_same_files(one: Path, other: Path) -> None:
+    assert weights(one) == weights(other)
+    assert curve(one) == curve(other)
+    assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in other.iterdir())
+
+
+def kill_everywhere(spec: TrialSpec, run: RunSettings, forked: Forked, operation: str) -> int:
+    """Kill a trial before each such operation in turn, finish each; returns how many there are."""
+    whole, folder = undisturbed(spec, run, Path(run.folder).parent)
+    for number in itertools.count(1):
+        killed = dataclasses.replace(run, folder=f"{run.folder}-killed{number}")
+        forked.start(spec, killed, kill_at=(operation, number))
+        code, _ = forked.wait()
+        if code == 0:
+            return number - 1
+        assert code == -signal.SIGKILL
+        finished = run_trial(spec, killed)
+        assert lasting(finished) == lasting(whole), number
+        assert_same_files(Path(killed.folder), folder)
+    raise AssertionError("it never ended")
+
+
+def test_a_kill_before_a_file_gets_its_name_leaves_a_trial_that_ends_as_an_undisturbed_one(
+    make_trial: Any, forked: Forked
+) -> None:
+    """spec.json, resume.pt, model.safetensors, reconstructions.png and result.json, in this order."""
+    spec, run = make_trial()
+    assert kill_everywhere(spec, run, forked, "os.rename") == 5
+    late = [name for name in forked.imported if not name.startswith("PIL.")]
+    assert len(late) < 10, f"these take time in every trial of a sweep: {late}"
+
+
+@pytest.mark.full
+def test_a_kill_before_any_change_of_a_file_leaves_a_trial_that_ends_as_an_undisturbed_one(
+    make_trial: Any, forked: Forked
+) -> None:
+    spec, run = make_trial()
+    assert kill_everywhere(spec, run, forked, "") > 40
 
 
 @pytest.mark.parametrize("phase", ["evaluate", "fresh_decode"])

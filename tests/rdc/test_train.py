@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +14,13 @@ import torch
 
 from rdc.data import PixelCache, split
 from rdc.learner import Learner
-from rdc.machine import thread_env
 from rdc.models.codec import build
 from rdc.resume import NO_METRICS, RESUME_FILE, MetricsLog, Progress, ResumePoint, open_resume, save_resume
 from rdc.spec import RunSettings, TrialSpec
 from rdc.train import TrainingDiverged, TrainLog, _Trainer, train
 from rdc.trial import run_trial
 from rdc.validation import rd_loss_slope, validate
+from tests.rdc.forked import Forked, wait_for
 
 
 def run_training(
@@ -298,17 +294,15 @@ def test_a_second_roll_back_keeps_the_lower_rate_over_an_interruption(
 
 
 def test_a_killed_run_continues_to_the_same_weights_as_an_undisturbed_one(
-    make_trial: Any, tmp_path: Path
+    make_trial: Any, tmp_path: Path, forked: Forked
 ) -> None:
     """A real process is killed by SIGKILL in the middle of a trial; another one finishes it."""
-    steps = 160
+    steps = 120
     spec, run = make_trial(steps=steps, run={"checkpoint_every_s": 0.05, "folder": str(tmp_path / "killed")})
-    killed = _start(spec, run, tmp_path)
-    checkpoint = tmp_path / "killed" / RESUME_FILE
-    while not checkpoint.exists() and killed.poll() is None:
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL, "the trial ended before it could be killed"
+    forked.start(spec, run)
+    assert wait_for((tmp_path / "killed" / RESUME_FILE).exists)
+    os.kill(forked.pid, signal.SIGKILL)
+    assert forked.wait() == (-signal.SIGKILL, None), "the trial ended before it could be killed"
     point, _ = open_resume(tmp_path / "killed", spec_id=spec.spec_id)
     assert point is not None
     assert 0 < point.progress.step < steps
@@ -327,13 +321,6 @@ def test_a_killed_run_continues_to_the_same_weights_as_an_undisturbed_one(
 
 
 RUNS = ("killed", "whole")
-
-
-def _start(spec: TrialSpec, run: RunSettings, folder: Path) -> subprocess.Popen[bytes]:
-    payload = folder / "payload.json"
-    payload.write_text(json.dumps({"spec": spec.to_dict(), "run": dataclasses.asdict(run)}))
-    env = {**os.environ, **thread_env(1)}
-    return subprocess.Popen([sys.executable, "-m", "rdc.trial", str(payload)], env=env)
 
 
 def _curve(folder: Path) -> list[tuple[int, float, float]]:
