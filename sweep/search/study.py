@@ -74,6 +74,7 @@ class Study:
             return self._popped.pop()
         with _quiet(), _stored(self._where):
             trial = self._study.ask()
+            _ = trial.relative_params  # NSGA-II counts it to a generation; of a given point nobody would ask
             params = self._suggest(trial)
         self._open[trial.number] = trial
         return trial.number, params

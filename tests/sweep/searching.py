@@ -149,7 +149,10 @@ def search(
 def drive(
     source: Search, world: World, random: np.random.Generator, *, slots: int = 3, ends: int | None = None
 ) -> None:
-    """Run trials on slots that finish in random order. ends: stop dead after so many trials have ended."""
+    """Run trials on slots that finish in random order.
+
+    ends: stop dead after so many trials have ended, the last of them unheard.
+    """
     running: dict[str, PlannedTrial] = {}
     ended = 0
     while ends is None or ended < ends:
@@ -167,8 +170,9 @@ def drive(
             return
         assert not source.done
         spec_id = list(running)[int(random.integers(len(running)))]
-        source.tell(spec_id, world.run(running.pop(spec_id)))
-        ended += 1
+        result = world.run(running.pop(spec_id))
+        if (ended := ended + 1) != ends:
+            source.tell(spec_id, result)
 
 
 class ListStudy:
@@ -223,6 +227,31 @@ class ListStudy:
     def _end(self, number: int, state: str) -> None:
         assert self.states[number] == "RUNNING", f"trial {number} has ended as {self.states[number]}"
         self.states[number] = state
+
+
+class Killed(Exception):
+    """The driver's end."""
+
+
+class Mortal:
+    """A study whose driver dies at one of its calls: before anything of it is stored, or right after."""
+
+    def __init__(self, study: ListStudy, *, call: int, after: bool) -> None:
+        self._study, self._left, self._after = study, call, after
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._study, name)
+
+        def called(*args: Any, **attrs: Any) -> Any:
+            self._left -= 1
+            if self._left == 0 and not self._after:
+                raise Killed
+            answer = method(*args, **attrs)
+            if self._left == 0:
+                raise Killed
+            return answer
+
+        return called
 
 
 def own_trials(history: Sequence[PastTrial]) -> dict[str, list[str]]:

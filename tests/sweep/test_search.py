@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from tests.sweep.searching import (
     ARCHITECTURES,
     SPACE,
     STEPS,
+    Killed,
     ListStudy,
+    Mortal,
     World,
     drive,
     objectives,
@@ -67,6 +70,26 @@ def test_whatever_is_suggested_no_architecture_is_trained_twice(
             assert past.values == original.values
 
 
+@pytest.mark.parametrize("in_flight", [False, True])
+def test_what_is_suggested_again_is_answered_without_training(tmp_path: Path, in_flight: bool) -> None:
+    """The same point, and another one that is the same architecture."""
+    eight = {"branch": "conv", "conv/depth.latent_channels": "8"}
+    first, alike = ({**eight, "conv/transform.norm": norm} for norm in ("gdn", "gdn1"))
+    world = World(tmp_path)
+    study = ListStudy([first, first, alike, {**first, "conv/depth.latent_channels": "16"}])
+    source = search(world, study, wanted=2)
+    if in_flight:
+        assert len(source.ask(2)) == 2
+        assert study.states == ["RUNNING", "FAIL", "FAIL", "RUNNING"]
+    else:
+        (asked,) = source.ask(1)
+        source.tell(asked.spec_id, world.run(asked))
+        assert len(source.ask(2)) == 1
+        assert study.states == ["COMPLETE", "COMPLETE", "COMPLETE", "RUNNING"]
+        assert study.values[0] == study.values[1] == study.values[2]
+    assert [attrs.get("dup_of") for attrs in study.attrs] == [None, "arch0", "arch0", None]
+
+
 @MANY
 @given(
     SUGGESTIONS,
@@ -98,6 +121,41 @@ def test_a_search_that_is_cut_off_anywhere_goes_on_without_a_trace(
     assert all(states.count("COMPLETE") <= 1 for states in own.values())
     if not with_rungs:
         assert all(states == ["COMPLETE"] for states in own.values())
+
+
+@MANY
+@given(
+    SUGGESTIONS,
+    st.integers(1, 14),
+    st.lists(st.tuples(st.integers(1, 40), st.booleans()), min_size=1, max_size=4),
+    st.integers(0, 99),
+    st.booleans(),
+)
+def test_a_driver_may_die_at_any_word_to_the_study(
+    tmp_path_factory: pytest.TempPathFactory,
+    suggestions: list[dict[str, str]],
+    wanted: int,
+    deaths: list[tuple[int, bool]],
+    seed: int,
+    with_rungs: bool,
+) -> None:
+    world, study = World(tmp_path_factory.mktemp("w")), ListStudy(suggestions)
+    random = np.random.default_rng(seed)
+
+    def rungs() -> Rungs | None:
+        return Rungs([20, 50], 2) if with_rungs else None
+
+    for call, after in deaths:
+        with contextlib.suppress(Killed):
+            mortal = Mortal(study, call=call, after=after)
+            drive(search(world, mortal, wanted=wanted, rungs=rungs()), world, random)
+    drive(search(world, study, wanted=wanted, rungs=rungs()), world, random)
+    assert set(world.finished_runs.values()) == {1}
+    assert "RUNNING" not in study.states
+    own = own_trials([past for past in study.history() if "arch_id" in past.attrs])
+    assert len(own) == min(wanted, ARCHITECTURES)
+    assert sum(states.count("COMPLETE") for states in own.values()) == len(world.finished_runs)
+    assert all(states.count("COMPLETE") <= 1 for states in own.values())
 
 
 def test_what_was_stopped_is_trained_to_its_end_by_a_command_without_rungs(tmp_path: Path) -> None:
@@ -258,6 +316,15 @@ def test_the_first_trials_take_the_branches_in_turn(tmp_path: Path, sampler: Sam
 def test_a_restart_does_not_suggest_the_same_again(tmp_path: Path) -> None:
     first = [real_study(tmp_path, "random").ask()[1] for _ in range(6)]
     assert len({str(params) for params in first}) > 2
+
+
+def test_a_repeated_architecture_is_one_parent(tmp_path: Path) -> None:
+    study = real_study(tmp_path, "nsga2")
+    for params in (PARAMS[0], PARAMS[0], PARAMS[0], PARAMS[1]):  # a generation
+        study.tell(study.ask_for(params), [1.0, 2.0])
+    study.ask()
+    parents = study._study.sampler.get_parent_population(study._study, 1)
+    assert [parent.params for parent in parents] in (PARAMS[:2], PARAMS[1::-1])
 
 
 def test_children_cross_inside_their_branch() -> None:
