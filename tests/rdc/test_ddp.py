@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +21,11 @@ from rdc.data import PixelCache
 from rdc.ddp import ContactLost, TeamFailed, _contact, _failure, share_of
 from rdc.files import StorageError, read_json, read_jsonl
 from rdc.learner import Learner
-from rdc.machine import thread_env
 from rdc.models.codec import build
+from rdc.resume import open_resume
 from rdc.spec import RunSettings, TrialSpec
 from rdc.trial import run_trial
+from tests.rdc.forked import Forked, wait_for
 from tests.rdc.shared import lasting
 
 
@@ -147,24 +143,6 @@ def test_a_lack_of_memory_while_gradients_are_added_up_is_no_loss_of_contact() -
         raise RuntimeError("Connection closed by peer")
 
 
-@contextlib.contextmanager
-def started(spec: TrialSpec, run: RunSettings, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A trial in a process and process group of its own."""
-    payload = folder / "payload.json"
-    payload.write_text(json.dumps({"spec": spec.to_dict(), "run": dataclasses.asdict(run)}))
-    trial = subprocess.Popen(
-        [sys.executable, "-m", "rdc.trial", str(payload)],
-        env={**os.environ, **thread_env(1)},
-        start_new_session=True,
-    )
-    try:
-        yield trial
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(trial.pid, signal.SIGKILL)
-        trial.wait()
-
-
 def ranks_of(trial: int) -> list[int]:
     text = Path(f"/proc/{trial}/task/{trial}/children").read_text()
     pids = [int(pid) for pid in text.split()]
@@ -176,13 +154,6 @@ def gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
         return True
-
-
-def wait_for(condition: Any, *, limit_s: float) -> bool:
-    ends_at = time.monotonic() + limit_s
-    while not (true := condition()) and time.monotonic() < ends_at:
-        time.sleep(0.05)
-    return bool(true)
 
 
 def long_trial(make_trial: Any, tmp_path: Path) -> tuple[TrialSpec, RunSettings]:
@@ -219,29 +190,36 @@ def test_the_death_of_one_process_ends_the_trial_with_one_error(make_trial: Any,
     assert (Path(run.folder) / "resume.pt").exists(), "from there it goes on"
 
 
-@pytest.mark.parametrize("to_group", [False, True], ids=["the trial alone", "its whole group"])
 @pytest.mark.full
-def test_sigterm_pauses_all_processes_at_one_step(make_trial: Any, tmp_path: Path, to_group: bool) -> None:
+def test_sigterm_pauses_all_processes_at_one_step(make_trial: Any, tmp_path: Path, forked: Forked) -> None:
+    """To the whole group of the trial: it alone obeys, and tells the others."""
     spec, run = long_trial(make_trial, tmp_path)
-    with started(spec, run, tmp_path) as trial:
-        assert wait_for((Path(run.folder) / "resume.pt").exists, limit_s=120)
-        pids = ranks_of(trial.pid)
-        (os.killpg if to_group else os.kill)(trial.pid, signal.SIGTERM)
-        assert trial.wait(timeout=60) == 0
-        assert all(gone(pid) for pid in pids)
+    forked.start(spec, run)
+    assert wait_for((Path(run.folder) / "resume.pt").exists)
+    pids = ranks_of(forked.pid)
+    os.killpg(forked.pid, signal.SIGTERM)
+    code, value = forked.wait()
+    assert (code, value["status"]) == (0, "preempted")
+    assert len(pids) == 2
+    assert all(gone(pid) for pid in pids)
+    point, _ = open_resume(Path(run.folder), spec_id=spec.spec_id)
+    assert point is not None
+    assert point.progress.step == value["step"]
     assert not (Path(run.folder) / "result.json").exists()
-    assert "preempted at step" in (Path(run.folder) / "log.txt").read_text()
 
 
 @pytest.mark.full
-def test_the_processes_end_with_the_trial_that_started_them(make_trial: Any, tmp_path: Path) -> None:
+def test_the_processes_end_with_the_trial_that_started_them(
+    make_trial: Any, tmp_path: Path, forked: Forked
+) -> None:
     spec, run = long_trial(make_trial, tmp_path)
-    with started(spec, run, tmp_path) as trial:
-        assert wait_for((Path(run.folder) / "resume.pt").exists, limit_s=120)
-        pids = ranks_of(trial.pid)
-        trial.kill()
-        trial.wait()
-        assert wait_for(lambda: all(gone(pid) for pid in pids), limit_s=10)
+    forked.start(spec, run)
+    assert wait_for((Path(run.folder) / "resume.pt").exists)
+    pids = ranks_of(forked.pid)
+    assert len(pids) == 2
+    os.kill(forked.pid, signal.SIGKILL)
+    assert forked.wait()[0] == -signal.SIGKILL
+    assert wait_for(lambda: all(gone(pid) for pid in pids), limit_s=10)
 
 
 @pytest.mark.full

@@ -131,11 +131,12 @@ def _estimated(result: dict[str, Any]) -> float:
 def test_a_file_that_decodes_otherwise_elsewhere_is_a_mismatch(
     make_trial: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rdc.evaluate.pixel_digest", lambda x_hat: "0" * 64)
+    said = "image 0: a new interpreter decodes other pixels"  # tests.rdc.test_evaluate starts a real one
+    monkeypatch.setattr("rdc.trial.decodes_alike", lambda *_, **__: (False, said))
     result = run_trial(*make_trial(run={"fresh_decode_images": 1}))
     assert result["status"] == "decode_mismatch"
     assert result["evaluation"]["fresh_decode"] == {"images": 1, "identical": False}
-    assert result["error"]["message"] == "image 0: a new interpreter decodes other pixels"
+    assert result["error"]["message"] == said
 
 
 def test_a_damaged_checkpoint_is_recorded_and_training_starts_anew(make_trial: Any) -> None:
