@@ -26,6 +26,8 @@ from sweep.slot import Slot, SlotSettings
 _LEFT_NODE_S = 45.0
 _LOOK_FOR_NODES_EVERY_S = 10.0
 _CONNECT_LIMIT_S = 10.0
+# How long a cluster's head may be silent. After a minute of it, Ray would end this process without a word.
+_HEAD_SILENT_S = 20.0
 # How long a sweep may be without any slot that takes jobs, at the start or after nodes have died.
 _NO_SLOT_LIMIT_S = 180.0
 # How often each slot of a node may die while it starts, before the node is given up.
@@ -63,6 +65,8 @@ class RayExecutor:
         self._slots_since = 0.0
         self._owns_connection = True
         self._vital: dict[int, str] = {}  # pid -> name, of an embedded Ray
+        self._head: str | None = None  # address of a cluster's
+        self._head_lost = False
 
     def start(self) -> list[NodeSlots]:
         """Start or join Ray and begin to start the slots, which import for seconds before they take jobs."""
@@ -133,7 +137,7 @@ class RayExecutor:
     def stop(self, grace_s: float) -> None:
         import ray
 
-        if self._dead():  # it took the slots with it; whatever is asked of it now only waits
+        if self._dead() or self._head_lost:  # with all slots; whatever is asked of it now only waits
             self._placing = Placing()
             with contextlib.suppress(Exception):
                 ray.shutdown()
@@ -217,6 +221,15 @@ class RayExecutor:
         """Ray itself does not tell its driver when its raylet is killed."""
         if dead := self._dead():
             raise UserError(f"Ray on this machine has died (its {dead} is gone); {_CONTINUE}")
+
+    def _require_head(self) -> None:
+        """UserError if the cluster's head is gone: whatever it is asked then does not come back."""
+        give_up_at = time.monotonic() + _HEAD_SILENT_S
+        while self._head is not None and (reason := _unreachable(self._head)):
+            if time.monotonic() >= give_up_at:
+                self._head_lost = True
+                raise UserError(f"Ray's head at {self._head} does not answer ({reason}); {_CONTINUE}")
+            time.sleep(1.0)
 
     def _dead(self) -> str:
         """Which vital process of an embedded Ray has ended; empty if none."""
@@ -330,6 +343,7 @@ class RayExecutor:
     def _alive_nodes(self) -> list[dict[str, Any]]:
         import ray
 
+        self._require_head()
         return [node for node in ray.nodes() if node["Alive"]]
 
     def _node_slots(self) -> list[NodeSlots]:
@@ -365,6 +379,7 @@ class RayExecutor:
             else:
                 quiet.pop("include_dashboard")
                 ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": path}}, **quiet)
+                self._head = ray.get_runtime_context().gcs_address
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             where = "on this machine" if address == "local" else f"at {address}"
             text = " ".join(str(error).split())
@@ -393,10 +408,18 @@ def _check_reachable(address: str) -> None:
         return
     if not separator or not port.isdigit() or "//" in host:
         raise UserError(f"cluster.address={address}: must be HOST:PORT of the cluster's head, or auto")
+    if reason := _unreachable(address):
+        raise UserError(f"cannot start Ray at {address}: nothing answers there ({reason})")
+
+
+def _unreachable(address: str) -> str:
+    """Why nothing listens at HOST:PORT; empty if something does."""
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_LIMIT_S).close()
     except OSError as error:
-        raise UserError(f"cannot start Ray at {address}: nothing answers there ({error})") from None
+        return str(error)
+    return ""
 
 
 def _resources_text(nodes: list[dict[str, Any]]) -> str:

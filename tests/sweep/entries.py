@@ -75,6 +75,7 @@ def trial(payload: Mapping[str, Any]) -> dict[str, Any]:
 def main() -> int:
     """A sweep of such trials from the command line: the overrides are the arguments."""
     import conf
+    from rdc.errors import UserError
     from sweep.driver import run_sweep
     from sweep.machines import Entries
 
@@ -86,7 +87,11 @@ def main() -> int:
         preload=("rdc.spec", "entries"),
     )
     command = ["python", "entries.py", *overrides]
-    return run_sweep(conf.compose(overrides), overrides=overrides, command=command, entries=entries)
+    try:
+        return run_sweep(conf.compose(overrides), overrides=overrides, command=command, entries=entries)
+    except UserError as error:
+        print(f"error: {error}")
+        return 2
 
 
 if __name__ == "__main__":

@@ -90,3 +90,17 @@ def test_a_node_that_is_told_to_go_hands_its_trial_over_and_times_nothing(
     assert len(results) == 4
     assert any(result["training"]["resumed_at_steps"] for result in results)
     assert len(list(folder.glob("timing/*.json"))) == 2  # both on the node that is left
+
+
+# Comes last: it leaves no cluster.
+def test_when_the_head_is_killed_the_driver_says_so_and_ends(
+    base_overrides: list[str], tmp_path: Path, cluster: OwnCluster, surroundings: dict[str, str]
+) -> None:
+    command = [sys.executable, str(HERE / "entries.py"), *base_overrides, "time=false", "seeds=[0,1]"]
+    folder = tmp_path / "runs/tiny"
+    driver = sweep_on_two_nodes(command, folder, cluster, surroundings)
+    cluster.kill_head()
+    assert driver.process.wait(timeout=100) == 2
+    assert "error: Ray's head at " in driver.output
+    assert "what is finished is kept, and the same command continues" in driver.output
+    assert json.loads((folder / "sweep.json").read_text())["status"] == "failed"

@@ -54,6 +54,18 @@ def test_an_address_without_a_cluster_is_named_at_once(tmp_path: Path, address: 
         executor.start()
 
 
+def test_a_head_that_no_longer_answers_is_named_before_ray_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweep.executor._HEAD_SILENT_S", 0.0)
+    executor = ray_executor(tmp_path)
+    executor._head = "127.0.0.1:1"
+    with pytest.raises(
+        UserError, match=r"Ray.s head at 127\.0\.0\.1:1 does not answer .*; what is finished is kept"
+    ):
+        executor._alive_nodes()
+
+
 @pytest.fixture(scope="module")
 def running_ray() -> Iterator[None]:
     """One Ray for all tests of this file: an executor uses the one that its process has already."""

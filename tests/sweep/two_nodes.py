@@ -40,6 +40,10 @@ class OwnCluster:
         """SIGTERM to it."""
         self._ask("tell")
 
+    def kill_head(self) -> None:
+        """SIGKILL to the head; the cluster is of no more use."""
+        self._ask("kill head")
+
     def shutdown(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -97,6 +101,8 @@ def main() -> None:
         order, *arguments = json.loads(line)
         if order == "add":
             last = cluster.add_node(num_cpus=1, env_vars=arguments[0])
+        elif order == "kill head":
+            cluster.remove_node(cluster.head_node, allow_graceful=False)
         else:
             cluster.remove_node(last, allow_graceful=order == "tell")
         print("done", flush=True)
