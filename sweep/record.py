@@ -14,7 +14,6 @@ from rdc.files import append_jsonl, atomic_write_text, read_json
 from rdc.result import RESULT_FILE, identity, read_any, read_finished, write_result
 from rdc.spec import TrialSpec, to_plain
 from sweep.jobs import JobError
-from sweep.lock import sweep_lock as sweep_lock
 from sweep.plan import PlannedTrial, SweepPlan
 from sweep.tracking.address import redact_command, redact_tree
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from rdc.errors import UserError
-from sweep.record import SWEEP_FILE, read_sweep, sweep_lock
+from sweep.lock import sweep_lock
+from sweep.record import SWEEP_FILE, read_sweep
 from sweep.tracking.address import (
     QuietParser,
     artifact_root,

@@ -238,7 +238,7 @@ def test_precision_once_chosen_stays(
 def test_a_second_driver_is_refused_by_the_holders_name(sweep: Sweep, tmp_path: Path) -> None:
     folder = tmp_path / "runs/tiny"
     folder.mkdir(parents=True)
-    holder = "from sweep.record import sweep_lock; from pathlib import Path; import sys, time\n"
+    holder = "from sweep.lock import sweep_lock; from pathlib import Path; import sys, time\n"
     holder += "with sweep_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     with subprocess.Popen(
         [sys.executable, "-c", holder, str(folder)], stdout=subprocess.PIPE, text=True

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from analysis.frontier import write_report
-from sweep.record import sweep_lock
+from sweep.lock import sweep_lock
 from sweep.sync import main
 from sweep.tracking import open_tracker
 from sweep.tracking.state import JOURNAL_FILE, STATE_FILE, read_state

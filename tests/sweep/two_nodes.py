@@ -102,6 +102,7 @@ def main() -> None:
         if order == "add":
             last = cluster.add_node(num_cpus=1, env_vars=arguments[0])
         elif order == "kill head":
+            assert cluster.head_node is not None, "it was started above"
             cluster.remove_node(cluster.head_node, allow_graceful=False)
         else:
             cluster.remove_node(last, allow_graceful=order == "tell")
