@@ -64,9 +64,7 @@ def test_the_guardian_ends_at_once_where_nothing_is_left() -> None:
 
 def test_a_child_that_has_just_ended_is_not_waited_for() -> None:
     child = subprocess.Popen(["true"])
-    assert wait_until(
-        lambda: not guardian._started(child.pid), limit_s=10
-    )  # it is a zombie: listed, and over
+    assert wait_until(lambda: not guardian._started(child.pid), limit_s=10)  # a zombie is still listed
     assert child.pid not in guardian._descendants(os.getpid())
     child.wait()
 
