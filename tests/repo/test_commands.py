@@ -17,7 +17,7 @@ DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs
 TARGETS = ["setup", "frontier", "test", "test-full", "lint", "type", "bench", "faults", "ui", "lock", "clean"]
 
 COMMANDS_OF_SWEEP = ("status", "stop", "sync")
-ELSEWHERE = ("ray", "sbatch", "export", "mlflow")  # commands of clusters and servers
+ELSEWHERE = ("ray", "sbatch", "export", "mlflow", "optuna-dashboard")  # commands of clusters and servers
 
 
 def help_text() -> str:
