@@ -116,9 +116,7 @@ class Campaign:
                     self._through(name, [*SEARCH, *RUNGS])
                     self._through(name, SEARCH)  # trains what was stopped at the rung to its end
                 self._check_sweep(name)
-                print(
-                    f"{name} is as undisturbed; {len(self._faults)} faults to go", file=sys.stderr, flush=True
-                )
+                print(f"{name} has come out as undisturbed; {len(self._faults)} faults to go", flush=True)
         finally:
             self._server.stop()
         return {
@@ -191,6 +189,7 @@ class Campaign:
             send(signal.SIGTERM if kind == "preemption" else signal.SIGKILL, self._random.choice(targets))
         self.struck[self._faults.popleft()] += 1
         self._wait_s = None
+        print(f"{self.struck.total():4d}  {name}: {kind}", flush=True)
 
     def _note_interrupted(self, name: str) -> None:
         """Trials that are struck and have a checkpoint: their next attempt has to use it."""
