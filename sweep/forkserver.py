@@ -38,9 +38,6 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 # What a job gets to write a checkpoint when its slot has died: no process may stay for long without an owner.
 _ORPHAN_GRACE_S = 5.0
-# A batch system sends SIGTERM to all processes. Jobs take a second one for an order to end at once, so the
-# server waits for theirs before it sends one.
-_LEAVE_DELAY_S = 1.0
 _LOCK_POLL_S = 0.2
 
 
@@ -52,7 +49,6 @@ class _Child:
     kill_at: float | None  # deadline, time.monotonic
     received: bytes = b""
     stopping: bool = False
-    ask_at: float | None = None  # when to send SIGTERM unless one has come from elsewhere, time.monotonic
     late: bool = False  # killed for missing its deadline
 
 
@@ -101,9 +97,9 @@ class ForkServer:
         self._terminated = True
 
     def _wait_s(self) -> float | None:
-        times = [] if self._child is None else [self._child.kill_at, self._child.ask_at]
-        known = [at for at in times if at is not None]
-        return max(0.0, min(known) - time.monotonic()) if known else None
+        """Until something has to be done without anybody asking; None for never."""
+        kill_at = None if self._child is None else self._child.kill_at
+        return None if kill_at is None else max(0.0, kill_at - time.monotonic())
 
     def _read_requests(self) -> None:
         try:
@@ -121,26 +117,18 @@ class ForkServer:
                 self._ask_to_stop(self._child, request["stop"])
         if not chunk:
             self._selector.unregister(self._control)
-            self._leaving = True
-            if self._child is not None:
-                self._ask_to_stop(self._child, _ORPHAN_GRACE_S)
+            self._leave(_ORPHAN_GRACE_S)
 
     def _leave(self, grace_s: float) -> None:
+        """Take no more jobs. A trial that has had the batch system's own SIGTERM takes no notice of ours."""
         self._leaving = True
-        child = self._child
-        if child is not None and not child.stopping:
-            self._kill_after(child, grace_s)
-            child.ask_at = time.monotonic() + _LEAVE_DELAY_S
+        if self._child is not None:
+            self._ask_to_stop(self._child, grace_s)
 
     def _ask_to_stop(self, child: _Child, grace_s: float) -> None:
         """SIGTERM now, once; SIGKILL after the grace, if no earlier request has set an earlier end."""
-        asked_before = child.stopping and child.ask_at is None
-        self._kill_after(child, grace_s)
-        child.ask_at = None
-        if not asked_before:
+        if not child.stopping:
             _kill_group(child.pid, signal.SIGTERM)
-
-    def _kill_after(self, child: _Child, grace_s: float) -> None:
         child.stopping = True
         end = time.monotonic() + grace_s
         child.kill_at = end if child.kill_at is None else min(end, child.kill_at)
@@ -180,10 +168,6 @@ class ForkServer:
         child, now = self._child, time.monotonic()
         if child is None:
             return
-        if child.ask_at is not None and now >= child.ask_at:
-            child.ask_at = None
-            if _catches_sigterm(child.pid):  # else one has come already, and it is at work on its end
-                _kill_group(child.pid, signal.SIGTERM)
         if child.kill_at is not None and now >= child.kill_at:
             _kill_group(child.pid, signal.SIGKILL)
             child.kill_at = None
@@ -283,16 +267,6 @@ def _lock(log: str) -> None:
             time.sleep(_LOCK_POLL_S)
         except OSError:  # a file system without locks
             return
-
-
-def _catches_sigterm(pid: int) -> bool:
-    """Whether the process has a handler of its own for SIGTERM."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
-    (caught,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
-    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def _die_with_parent(parent: int) -> None:

@@ -14,16 +14,18 @@ import pretend
 
 
 def preemptible(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Waits for SIGTERM, takes save_s to write folder/saved, then says so. A second SIGTERM ends it at once.
+    """Waits for SIGTERM, takes save_s to write folder/saved, then says so. Further ones change nothing.
 
-    Once folder/finish exists it ends well instead. Every process leaves a line in folder/pids.
+    Once folder/finish exists it ends well instead. Every process leaves a line in folder/pids, and every
+    SIGTERM a line in folder/asked.
     """
     folder = Path(payload["folder"])
     wanted = []
 
     def on_sigterm(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         wanted.append(True)
+        with open(folder / "asked", "a") as file:
+            file.write("SIGTERM\n")
 
     signal.signal(signal.SIGTERM, on_sigterm)
     with open(folder / "pids", "a") as file:
@@ -32,7 +34,9 @@ def preemptible(payload: Mapping[str, Any]) -> dict[str, Any]:
         if (folder / "finish").exists():
             return {"status": "ok"}
         time.sleep(0.02)
-    time.sleep(payload["save_s"])
+    ends_at = time.monotonic() + payload["save_s"]
+    while time.monotonic() < ends_at:
+        time.sleep(0.02)
     (folder / "saved").touch()
     return {"status": "preempted", "step": 7}
 

@@ -142,9 +142,10 @@ def test_a_job_that_is_asked_to_stop_can_write_a_checkpoint(server: Server, tmp_
     start_preemptible(server, tmp_path, save_s=1.0)
     server.control.sendall(b'{"stop": 20.0}\n')
     time.sleep(0.5)
-    server.control.sendall(b'{"stop": 20.0}\n')  # asked twice, it is told once
+    server.control.sendall(b'{"stop": 20.0}\n')
     assert server.receive()["ended"]["value"] == {"status": "preempted", "step": 7}
     assert (tmp_path / "saved").exists()
+    assert (tmp_path / "asked").read_text() == "SIGTERM\n"
 
 
 @pytest.mark.parametrize("order", ["server first", "job first", "server alone"])
