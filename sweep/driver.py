@@ -442,7 +442,8 @@ def _kind(probes: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _what_is_missing(plan: SweepPlan, results: Results) -> str:
-    text = f"{len(plan.trials)} trials, budget {plan.settings.budget.name}, {plan.precision}"
+    so_far = "" if plan.settings.search.is_grid else " so far"
+    text = f"{len(plan.trials)} trials{so_far}, budget {plan.settings.budget.name}, {plan.precision}"
     missing = [trial for trial in plan.trials if trial.spec_id not in results]
     if results:
         text += f"; {len(results)} have results already"
