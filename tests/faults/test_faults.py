@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.campaign import Campaign, draw_faults
 
-SMALL = ["space.axes={depth.latent_channels:[8,12]}", "depth.channels=[8,8,8]"]
+SMALL = ["space.axes={depth.latent_channels:[8,12],depth.channels:[[8,8,8]]}"]
 
 
 @pytest.mark.timeout(600)
