@@ -11,7 +11,6 @@ of 8 draw what one process draws that passes 4 images at a time.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import datetime
 import json
 import os
@@ -32,12 +31,12 @@ from rdc.errors import UserError
 from rdc.files import StorageError, atomic_write_json, read_json, storing
 from rdc.memory import in_words, where_memory_ran_out
 from rdc.preempt import StoppedEarly
+from rdc.processes import die_with, package_path
 
 _POLL_S = 0.1
 _SETTLE_S = 1.0  # for the others to end too, so that the first cause is told from what it caused
 _WAIT_LIMIT = datetime.timedelta(hours=2)  # the others wait while the first one validates or writes
 _PLACES: tuple[str | None, ...] = (None, "host", "cuda")
-_PR_SET_PDEATHSIG = 1
 
 
 class Alone:
@@ -143,7 +142,7 @@ def train_in_processes(
 @contextlib.contextmanager
 def _started(folder: Path, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     """The processes, none of which outlives the block. Each ends when its stdin does."""
-    environment = {"GLOO_SOCKET_IFNAME": "lo", **os.environ, "PYTHONPATH": _package_path()}
+    environment = {"GLOO_SOCKET_IFNAME": "lo", **os.environ, "PYTHONPATH": package_path()}
     ranks: list[subprocess.Popen[bytes]] = []
     # A SIGTERM to the whole process group is for the watcher, which tells the first of them.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -228,13 +227,6 @@ def _contact() -> Iterator[None]:
         raise ContactLost(" ".join(str(error).split())[:200]) from error
 
 
-def _package_path() -> str:
-    """The running package first, so that the new interpreter finds the same code from any folder."""
-    root = str(Path(__file__).resolve().parent.parent)
-    inherited = os.environ.get("PYTHONPATH")
-    return f"{root}{os.pathsep}{inherited}" if inherited else root
-
-
 # ------------------------------------------------------------------------------- in each of the processes
 
 
@@ -275,15 +267,9 @@ def _run_rank(folder: Path, rank: int, size: int, preempted: Callable[[], bool])
     return {"status": "finished", **memory_peaks_mb(device)}
 
 
-def _die_with(parent: int) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it was gone before the line above
-        os._exit(1)
-
-
 def main(arguments: Sequence[str]) -> int:
     """folder, rank, size -> exit code; folder/reportRANK.json says how it ended."""
-    _die_with(os.getppid())
+    die_with(os.getppid())  # who is gone by now has closed our stdin
     listener = _Listener()
     folder, rank, size = Path(arguments[0]), int(arguments[1]), int(arguments[2])
 

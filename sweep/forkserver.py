@@ -16,7 +16,6 @@ Nothing here may call torch: a process that ran one operation has threads, and c
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import fcntl
 import gc
@@ -31,10 +30,8 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+from rdc.processes import die_with
 from sweep.jobs import PREEMPT_GRACE_S, PREEMPTED, JobError, error_of_exception, error_of_exit, resolve_entry
-
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 # What a job gets to write a checkpoint when its slot has died: no process may stay for long without an owner.
 _ORPHAN_GRACE_S = 5.0
@@ -232,8 +229,7 @@ def _run_child(job: dict[str, Any], results: int, server: int) -> NoReturn:
 def _become_job(log: str | None, server: int) -> None:
     """log: see sweep.jobs.Job."""
     os.setpgid(0, 0)
-    # Dies with its server, which dies with its actor, which dies with the cluster: no orphan keeps a GPU.
-    _die_with_parent(server)
+    die_with(server)  # which dies with its actor, which dies with the cluster
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
@@ -267,12 +263,6 @@ def _lock(log: str) -> None:
             time.sleep(_LOCK_POLL_S)
         except OSError:  # a file system without locks
             return
-
-
-def _die_with_parent(parent: int) -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it was gone before the line above
-        os._exit(1)
 
 
 def _kill_group(pid: int, number: int) -> None:
