@@ -253,9 +253,9 @@ def test_impossible_numbers_in_a_table_are_refused(
 
 def test_a_table_names_no_folder_of_this_machine(tmp_path: Path) -> None:
     failed = result(40, status="failed")
-    failed["error"] = {"class": "OSError", "message": "/home/bob/kodak/1.png: gone\udcff; s3://me:pw@bucket"}
+    failed["error"] = {"class": "OSError", "message": "/srv/bob/kodak/1.png: gone\udcff; s3://me:pw@bucket"}
     good = result(48)
-    good["data"] = {"eval": {"source": "24 images from /home/bob/kodak"}}
+    good["data"] = {"eval": {"source": "24 images from /srv/bob/kodak"}}
     folder = write_sweep(tmp_path / "s", [good, failed])
     frame = load(folder)
     assert set(frame["error_message"]) == {"", "…/1.png: gone?; s3://***@bucket"}
