@@ -14,7 +14,7 @@ from sweep.search.source import Summary, TrialSource
 
 
 class Trials:
-    """Work of sweep.loop. plan: with all trials that the source has asked for so far.
+    """Work of sweep.loop. plan: with all trials of the source so far, also those that had a result already.
 
     job_of: what runs a trial. record: writes down how one has ended, given how often it had ended before, and
     returns the summary. added: is told of trials that the plan did not have. work_of: see Tally.
@@ -37,6 +37,7 @@ class Trials:
         self._job_of, self._record, self._added, self._work_of = job_of, record, added, work_of
         self._tally, self._display = tally, display
         self._known = {trial.spec_id for trial in plan.trials}
+        self._looked_at = 0  # of the source's trials
         self._waiting: deque[PlannedTrial] = deque()
         self._running: dict[str, tuple[PlannedTrial, int]] = {}  # with how often it had ended before
 
@@ -71,14 +72,22 @@ class Trials:
 
     def _ask(self, free: int) -> None:
         room = max(free, 1 if self._source.eager else 0) - len(self._waiting)
-        asked = self._source.ask(room) if room > 0 else []
-        self._waiting += asked
-        new = [trial for trial in asked if trial.spec_id not in self._known]
-        if not new:
+        if room <= 0:
             return
-        self.plan = self.plan.with_trials(new)
-        self._known |= {trial.spec_id for trial in new}
-        names = self.plan.names()
-        for trial in new:
+        asked = self._source.ask(room)
+        self._waiting += asked
+        self._plan_new()
+        unexpected = [trial for trial in asked if trial.spec_id not in self._tally.work]
+        names = self.plan.names() if unexpected else {}
+        for trial in unexpected:
             self._tally.expect(trial.spec_id, names[trial.spec_id], self._work_of(trial))
-        self._added(self.plan, new)
+
+    def _plan_new(self) -> None:
+        """What the source has chosen belongs to the sweep, whether or not anything of it has to run."""
+        trials = self._source.trials()
+        new = [trial for trial in trials[self._looked_at :] if trial.spec_id not in self._known]
+        self._looked_at = len(trials)
+        if new:
+            self.plan = self.plan.with_trials(new)
+            self._known |= {trial.spec_id for trial in new}
+            self._added(self.plan, new)

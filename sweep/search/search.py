@@ -75,6 +75,7 @@ class Search:
         self._say = say
         self._entries: dict[str, _Entry] = {}  # by arch_id
         self._of_spec: dict[str, _Entry] = {}
+        self._trials: list[PlannedTrial] = []  # of all entries, in the order in which they were added
         self._seen: dict[Point, str] = {}  # arch_id, or _REJECTED
         self._queue: deque[PlannedTrial] = deque()
         self._running: set[str] = set()
@@ -101,6 +102,9 @@ class Search:
             asked.append(self._queue.popleft())
             self._running.add(asked[-1].spec_id)
         return asked
+
+    def trials(self) -> Sequence[PlannedTrial]:
+        return self._trials
 
     def tell(self, spec_id: str, result: Mapping[str, Any]) -> None:
         self._running.discard(spec_id)
@@ -147,11 +151,7 @@ class Search:
                 entry.number = None
         self._say(self.text())
 
-    # For messages and plans
-
-    def trials(self) -> list[PlannedTrial]:
-        """Of all architectures so far."""
-        return [trial for entry in self._entries.values() for trial in entry.architecture.trials]
+    # For messages
 
     def text(self) -> str:
         """Counts, in a line."""
@@ -284,6 +284,7 @@ class Search:
     def _add(self, architecture: Architecture, params: Params, number: int | None) -> _Entry:
         entry = _Entry(architecture=architecture, params=params, number=number)
         self._entries[architecture.arch_id] = entry
+        self._trials += architecture.trials
         for trial in architecture.trials:
             self._of_spec[trial.spec_id] = entry
         return entry

@@ -25,6 +25,9 @@ class TrialSource(Protocol):
     def ask(self, free_slots: int) -> list[PlannedTrial]:
         """At most that many trials; none while the next one depends on what is running."""
 
+    def trials(self) -> Sequence[PlannedTrial]:
+        """All of the sweep so far, also those that had their result already; grows at its end, by `ask`."""
+
     def tell(self, spec_id: str, result: Mapping[str, Any]) -> None:
         """How a trial ended: the summary of its result, or status "paused" and the step."""
 
@@ -49,6 +52,7 @@ class Grid:
     wants_times = False
 
     def __init__(self, trials: Sequence[PlannedTrial]) -> None:
+        self._trials = tuple(trials)
         self._waiting = deque(trials)
         self._running: set[str] = set()
 
@@ -60,6 +64,9 @@ class Grid:
         asked = [self._waiting.popleft() for _ in range(min(free_slots, len(self._waiting)))]
         self._running |= {trial.spec_id for trial in asked}
         return asked
+
+    def trials(self) -> Sequence[PlannedTrial]:
+        return self._trials
 
     def tell(self, spec_id: str, result: Mapping[str, Any]) -> None:
         self._running.discard(spec_id)

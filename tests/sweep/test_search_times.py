@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 import conf
 from rdc.errors import UserError
 from rdc.files import read_json
+from rdc.result import write_result
 from sweep.driver import run_sweep
+from sweep.machines import Entries
+from sweep.search.study import PastTrial
 from sweep.settings import read_settings
 from tests.sweep.searching import SPACE, ListStudy, World, drive, own_trials, search
 
@@ -80,17 +83,53 @@ def test_real_trainings_are_told_the_times_that_the_report_shows(base_overrides:
     config = conf.compose(overrides)
     assert run_sweep(config, overrides=overrides, command=["python", "x"]) == 0
     folder = Path(config["runs_dir"]) / "tiny"
-    import optuna
-
-    backend = optuna.storages.journal.JournalFileBackend(str(folder / "optuna.journal"))
-    study = optuna.load_study(study_name=None, storage=optuna.storages.JournalStorage(backend))
-    own = [trial for trial in study.trials if trial.values and "arch_id" in trial.user_attrs]
-    told = {trial.user_attrs["arch_id"]: trial.values[1] for trial in own}
+    told = {past.attrs["arch_id"]: past.values[1] for past in own_history(folder) if past.values}
     written = [read_json(path) for path in (folder / "timing").glob("*.json")]
     assert told == {timing["arch_id"]: timing["decode"]["total_ms"]["median"] for timing in written}
     assert len(told) == 2
     jobs = [json.loads(line) for line in (folder / "jobs.jsonl").read_text().splitlines()]
     assert [job["kind"] for job in jobs] == ["trial", "timing", "trial", "timing"]
+
+
+@pytest.mark.usefixtures("environment")
+def test_what_a_grid_has_trained_belongs_to_the_search_and_is_timed_for_it(
+    base_overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "runs/tiny"
+    entries = Entries(trial="pretend:trial", timing="pretend:timing", probe="pretend:probe")
+    base = [*base_overrides, "cluster=inline", "space.axes={depth.latent_channels:[8,12]}"]
+    grid = [*base, "time=false"]
+    assert run_sweep(conf.compose(grid), overrides=grid, command=["x"], entries=entries) == 0
+    odd, _ = sorted(folder.glob("trials/*/result.json"))
+    write_result(odd.parent, {**read_json(odd), "status": "rate_mismatch"})
+    (folder / "sweep.json").unlink()  # also where no record tells of them
+
+    by_time = [*base, "search=random", "search.trials=2", "search.objectives=[rd_loss,time_dec_total_ms]"]
+    assert run_sweep(conf.compose(by_time), overrides=by_time, command=["x"], entries=entries) == 0
+    assert "rate_mismatch: conv" in capsys.readouterr().out
+    jobs = [json.loads(line)["kind"] for line in (folder / "jobs.jsonl").read_text().splitlines()]
+    assert jobs == ["trial", "trial", "timing", "timing"]
+    sweep = read_json(folder / "sweep.json")
+    listed = {trial["spec_id"] for trial in sweep["trials"]}
+    assert set(sweep["planned"]) == listed == {path.name for path in (folder / "trials").iterdir()}
+    told = {past.attrs["spec_ids"][0]: past for past in own_history(folder)}
+    assert told.pop(odd.parent.name).state == "FAIL"
+    (good,) = told.values()
+    assert good.values is not None
+    assert good.values[1] == 10.0
+
+
+def own_history(folder: Path) -> list[PastTrial]:
+    """The study as anybody opens it, without suggestions that were answered."""
+    import optuna
+
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / "optuna.journal"))
+    study = optuna.load_study(study_name=None, storage=optuna.storages.JournalStorage(backend))
+    return [
+        PastTrial(number=t.number, state=t.state.name, params=t.params, values=t.values, attrs=t.user_attrs)  # type: ignore[arg-type]
+        for t in study.trials
+        if "dup_of" not in t.user_attrs
+    ]
 
 
 def test_times_that_are_not_measured_cannot_be_searched_by() -> None:
