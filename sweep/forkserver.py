@@ -55,6 +55,7 @@ class ForkServer:
         self._unread = b""
         self._child: _Child | None = None
         self._leaving = False  # takes no more jobs
+        self._stopped = False  # by a request that came before its job
         self._terminated = False  # SIGTERM has come
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
@@ -112,6 +113,8 @@ class ForkServer:
                 self._leave(request["leave"])
             elif self._child is not None:
                 self._ask_to_stop(self._child, request["stop"])
+            else:
+                self._stopped = True
         if not chunk:
             self._selector.unregister(self._control)
             self._leave(_ORPHAN_GRACE_S)
@@ -134,9 +137,14 @@ class ForkServer:
         assert self._child is None, "a slot runs one job at a time"
         if self._leaving:
             raise ConnectionResetError("no job starts on a machine that is taken away")
+        if self._stopped:
+            self._refuse()
+            return
         results_read, results_write = os.pipe()
         started_at = time.time()
         server = os.getpid()
+        # Until the child has given it back its default, our handler would take it and do nothing there.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         pid = os.fork()
         if pid == 0:
             self._selector.close()
@@ -144,6 +152,7 @@ class ForkServer:
             os.close(self._wake)
             self._control.close()
             _run_child(job, results_write, server)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(results_write)
         with contextlib.suppress(
             PermissionError, ProcessLookupError
@@ -154,6 +163,13 @@ class ForkServer:
         deadline_s = job.get("deadline_s")
         kill_at = None if deadline_s is None else time.monotonic() + deadline_s
         self._child = _Child(pid, results_read, started_at, kill_at)
+
+    def _refuse(self) -> None:
+        """A sweep that ends asks its slots to stop; Ray may bring that before the job that it was for."""
+        self._stopped = False
+        error = JobError(kind=PREEMPTED, message="it was asked to end before it began")
+        now = time.time()
+        self.send({"ended": {"error": dataclasses.asdict(error), "started_at": now, "ended_at": now}})
 
     def _read_results(self, child: _Child) -> None:
         with contextlib.suppress(BlockingIOError):
