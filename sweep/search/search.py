@@ -246,8 +246,8 @@ class Search:
             self._answer(number, found.arch_id)
             return None
         entry = self._add(found, params, number)
-        self._study.note(number, **_attrs(found))
         self._study.limit(number, violations)
+        self._study.note(number, **_attrs(found))
         return entry
 
     def _random_unseen(self) -> _Entry | None:
@@ -273,8 +273,8 @@ class Search:
             if found.arch_id in self._entries:
                 continue
             number = self._study.ask_for(params)
-            self._study.note(number, **_attrs(found))
             self._study.limit(number, self._objectives.violations(found.costs))
+            self._study.note(number, **_attrs(found))
             return self._add(found, params, number)
         self._exhausted = True
         count = f"{len(self._entries)} architectures of search.trials={self._wanted}"
@@ -355,8 +355,8 @@ class Search:
             return
         if entry.number is None:
             entry.number = self._study.ask_for(entry.params)
-            self._study.note(entry.number, **_attrs(entry.architecture))
             self._study.limit(entry.number, self._objectives.violations(entry.architecture.costs))
+            self._study.note(entry.number, **_attrs(entry.architecture))
         self._study.tell(entry.number, values)
         entry.number, entry.values = None, tuple(values)
 
@@ -429,7 +429,7 @@ def _attrs(architecture: Architecture) -> dict[str, Any]:
         "label": architecture.label,
         "costs": architecture.costs,
         "spec_ids": [trial.spec_id for trial in architecture.trials],
-        "arch_id": architecture.arch_id,  # last: a trial that has it has all
+        "arch_id": architecture.arch_id,  # last, after the limits too: a trial that has it has all
     }
 
 

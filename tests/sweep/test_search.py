@@ -158,6 +158,18 @@ def test_a_driver_may_die_at_any_word_to_the_study(
     assert all(states.count("COMPLETE") <= 1 for states in own.values())
 
 
+@pytest.mark.parametrize("call", range(1, 12))
+def test_a_complete_trial_has_its_limits_wherever_the_driver_died(tmp_path: Path, call: int) -> None:
+    world, study = World(tmp_path), ListStudy(PARAMS)
+    limits, random = {"kmac_per_px_dec": 50.0}, np.random.default_rng(0)
+    with contextlib.suppress(Killed):
+        drive(search(world, Mortal(study, call=call, after=True), wanted=3, limits=limits), world, random)
+    drive(search(world, study, wanted=3, limits=limits), world, random)
+    complete = [past for past in study.history() if past.state == "COMPLETE" and "dup_of" not in past.attrs]
+    assert len(complete) == 3
+    assert all(study.constraints[past.number] for past in complete)
+
+
 def test_what_was_stopped_is_trained_to_its_end_by_a_command_without_rungs(tmp_path: Path) -> None:
     world, study, random = World(tmp_path), ListStudy(PARAMS), np.random.default_rng(0)
     with_rungs = search(world, study, wanted=9, rungs=Rungs([20, 50], 2))
