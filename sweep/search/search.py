@@ -39,7 +39,7 @@ class _Entry:
     values: tuple[float, ...] | None = None  # told to the study
     left: set[str] = dataclasses.field(default_factory=set)  # spec_ids that are queued or run
     results: dict[str, Summary] = dataclasses.field(default_factory=dict)
-    paused: dict[str, float] = dataclasses.field(default_factory=dict)  # spec_id -> validation rd_loss
+    paused: dict[str, tuple[int, float]] = dataclasses.field(default_factory=dict)  # step, validation rd_loss
     stop_at: int | None = None
 
 
@@ -112,7 +112,8 @@ class Search:
         entry.left.discard(spec_id)
         if result["status"] == "paused":
             trial = next(t for t in entry.architecture.trials if t.spec_id == spec_id)
-            entry.paused[spec_id] = _rd_loss(read_rung(trial.folder, spec_id=spec_id))
+            rd_loss = _rd_loss(read_rung(trial.folder, spec_id=spec_id))
+            entry.paused[spec_id] = int(result["step"]), rd_loss
         else:
             entry.results[spec_id] = dict(result)
         if not entry.left:
@@ -312,12 +313,16 @@ class Search:
         self._study.prune(number)
 
     def _leg_ended(self, entry: _Entry) -> None:
-        """All that was queued of an architecture has run: it is complete, or has arrived at a rung."""
+        """All that was queued of an architecture has run: it is complete, or has come to a rung."""
         trials = entry.architecture.trials
         if len(entry.results) == len(trials) or any(r["status"] != "ok" for r in entry.results.values()):
             self._complete(entry)
         elif entry.stop_at is not None:
-            self._arrive(entry, entry.stop_at, list(entry.paused.values()))
+            steps, rd_losses = zip(*entry.paused.values(), strict=True)
+            if max(steps) == entry.stop_at:
+                self._arrive(entry, entry.stop_at, rd_losses)
+            else:
+                self._pass(entry, min(steps))
 
     def _arrive(self, entry: _Entry, step: int, rd_losses: Sequence[float]) -> None:
         assert self._rungs is not None, "only rungs are arrived at"
@@ -325,6 +330,17 @@ class Search:
         values = (sum(rd_losses) / len(rd_losses), *([costs[cost]] if cost else []))
         self._record.arrived(entry.architecture.arch_id, step, values)
         self._rungs.arrived(entry.architecture.arch_id, step, values)
+
+    def _pass(self, entry: _Entry, step: int) -> None:
+        """Train on what was past its rung already, from before there were these rungs.
+
+        Its validation comes from a later step: no fair comparison with those at the rung.
+        """
+        assert self._rungs is not None, "only rungs are passed"
+        arch_id, passed = entry.architecture.arch_id, max(r for r in self._rungs.steps if r <= step)
+        self._record.promoted(arch_id, passed)
+        self._rungs.promoted(arch_id, passed)
+        self._continue(entry)
 
     def _complete(self, entry: _Entry) -> None:
         """Tell the study once, if need be when the architecture has been timed."""

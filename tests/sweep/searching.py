@@ -52,6 +52,7 @@ class World:
         self.results: dict[str, dict[str, Any]] = {}
         self.finished_runs: Counter[str] = Counter()
         self.reached: dict[str, int] = {}  # spec_id -> step of its checkpoint
+        self.interrupted_at: dict[str, int] = {}  # the same, where no pause was wanted
         self.timed: dict[str, float] = {}
         self.untimable: set[str] = set()
         self._seeds = seeds
@@ -90,7 +91,8 @@ class World:
 
     def run(self, planned: PlannedTrial, *, fails: bool = False) -> dict[str, Any]:
         """Train to the trial's end or to its stop; returns what the driver would tell."""
-        spec_id, goal = planned.spec_id, planned.stop_at_step or STEPS
+        spec_id = planned.spec_id
+        goal = max(planned.stop_at_step or STEPS, self.interrupted_at.pop(spec_id, 0))
         assert goal > self.reached.get(spec_id, 0), f"{spec_id} has been at step {self.reached[spec_id]}"
         self.reached[spec_id] = goal
         quality = float(np.random.default_rng(planned.spec.seed).random())

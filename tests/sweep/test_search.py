@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rdc.errors import UserError
+from rdc.files import read_jsonl
 from sweep.search.rungs import Rungs
 from sweep.search.space import Space, read_branches
 from sweep.search.study import SamplerName, Study, open_study
@@ -190,6 +191,22 @@ def test_what_was_stopped_is_trained_to_its_end_by_a_command_without_rungs(tmp_p
     assert len(world.results) == 12
     assert set(world.reached.values()) == {STEPS}
     assert all(states.count("COMPLETE") == 1 for states in own_trials(study.history()).values())
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_what_is_past_a_new_rung_is_not_ranked_there_and_trains_on(tmp_path: Path, seeds: int) -> None:
+    world, study = World(tmp_path, seeds=seeds), ListStudy(PARAMS)
+    interrupted = search(world, study, wanted=1).ask(seeds)[0]
+    world.interrupted_at[interrupted.spec_id] = 35
+    source = search(world, study, wanted=1, rungs=Rungs([20, 50], 2))
+    for stop_at_step in (20, 50):
+        for asked in source.ask(seeds):
+            assert asked.stop_at_step == stop_at_step
+            source.tell(asked.spec_id, world.run(asked))
+    lines = [(line["event"], line["step"]) for line in read_jsonl(tmp_path / "rungs.jsonl")]
+    assert lines == [("promoted", 20), ("arrived", 50)]
+    drive(source, world, np.random.default_rng(0))
+    assert study.states == ["COMPLETE"]
 
 
 def test_limits_reject_before_training_and_say_so(tmp_path: Path) -> None:
