@@ -18,7 +18,6 @@ from sweep.tracking.progress import Ended, Progress
 from sweep.tracking.public import public_copy, public_tree
 from sweep.tracking.state import State, mark
 
-SWEEP_FILE = "sweep.json"
 TRIAL_ARTIFACTS = ("result.json", "reconstructions.png")
 FAILED_TRIAL_ARTIFACTS = ("result.json", "log.txt")
 SWEEP_ARTIFACTS = ("*.csv", "*.png", "*.html", "data_*.json")
@@ -204,13 +203,15 @@ class Whole:
             self._state.touch(spec_id)
 
     def _sync_sweep_artifacts(self) -> None:
+        from sweep.record import SWEEP_FILE  # not above: it imports this package
+
         run_id, parent = self._known["run_id"], self._known["parent"]
         paths = (path for pattern in SWEEP_ARTIFACTS for path in sorted(self._folder.glob(pattern)))
         self._upload(run_id, parent, paths)
         sweep = self._closed_sweep()
         text = json.dumps(public_tree(sweep), indent=2, ensure_ascii=False)
         if parent.get("sweep_crc32") != zlib.crc32(text.encode()):
-            self._client.log_text(run_id, text, "sweep.json")
+            self._client.log_text(run_id, text, SWEEP_FILE)
             parent["sweep_crc32"] = zlib.crc32(text.encode())
 
     def ended_at(self) -> float:
@@ -219,6 +220,8 @@ class Whole:
 
     def _closed_sweep(self) -> Mapping[str, Any]:
         """As the driver has closed it, with the end that what we were given lacks."""
+        from sweep.record import SWEEP_FILE
+
         record = self._folder / SWEEP_FILE
         return dict(read_json(record)) if record.exists() else self._sweep
 
