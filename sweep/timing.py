@@ -11,13 +11,12 @@ from typing import Any
 
 from analysis.schema import COLUMNS, read_value
 from rdc.errors import UserError
-from rdc.files import read_json
+from rdc.files import read_sealed
+from rdc.result import MODEL_FILE
 from rdc.spec import to_plain
 from sweep.jobs import Job, NodeSlots, Outcome
 from sweep.machines import device_of
 from sweep.plan import PlannedTrial, SweepPlan
-
-_CHECKPOINT = "model.safetensors"
 
 
 def missing_jobs(
@@ -40,7 +39,7 @@ def missing_jobs(
         turns: Iterator[NodeSlots] = itertools.cycle(alike)
         for trial in _trained_architectures(plan, results):
             out = _timing_file(plan, trial, slug)
-            if not _is_complete(out, plan, trial):
+            if _read(out, plan, trial) is None:
                 jobs.append(_job(plan, trial, next(turns), out, entry))
     return jobs
 
@@ -54,15 +53,14 @@ def all_timed_here(plan: SweepPlan, results: Mapping[str, Mapping[str, Any]]) ->
     wanted = "cpu" if plan.settings.cluster.gpus_per_trial == 0 else "auto"
     slug = device_slug(resolve_device(wanted))
     trained = _trained_architectures(plan, results)
-    return all(_is_complete(_timing_file(plan, trial, slug), plan, trial) for trial in trained)
+    return all(_read(_timing_file(plan, trial, slug), plan, trial) is not None for trial in trained)
 
 
 def decode_times(plan: SweepPlan, trial: PlannedTrial, device_slug: str) -> dict[str, float] | None:
     """The architecture's times in ms by their names in the results table; None if it has no timing there."""
-    path = _timing_file(plan, trial, device_slug)
-    if not _is_complete(path, plan, trial):
+    found = _read(_timing_file(plan, trial, device_slug), plan, trial)
+    if found is None:
         return None
-    found = read_json(path)
     values = {
         column.name: read_value(found, column)
         for column in COLUMNS
@@ -77,7 +75,7 @@ def outcome_line(outcome: Outcome) -> str:
     if outcome.error is not None:
         return f"{label}: no timing ({outcome.error.kind}: {outcome.error.message})"
     try:
-        decode = read_json(outcome.job.payload["out"])["decode"]
+        decode = read_sealed(outcome.job.payload["out"])["decode"]
         medians = {part: decode[f"{part}_ms"]["median"] for part in ("total", "network", "entropy")}
     except (UserError, KeyError, TypeError):
         return f"{label}: the timing job wrote no usable {Path(outcome.job.payload['out']).name}"
@@ -93,7 +91,7 @@ def _trained_architectures(
     for wanted in ("ok", "rate_mismatch"):
         for trial in plan.trials:
             status = results.get(trial.spec_id, {}).get("status")
-            if trial.arch_id not in seen and status == wanted and (trial.folder / _CHECKPOINT).exists():
+            if trial.arch_id not in seen and status == wanted and (trial.folder / MODEL_FILE).exists():
                 seen.add(trial.arch_id)
                 yield trial
 
@@ -104,13 +102,14 @@ def _timing_file(plan: SweepPlan, trial: PlannedTrial, device_slug: str) -> Path
     return plan.folder / "timing" / f"{trial.arch_id}__{device_slug}__{setting}.json"
 
 
-def _is_complete(path: Path, plan: SweepPlan, trial: PlannedTrial) -> bool:
+def _read(path: Path, plan: SweepPlan, trial: PlannedTrial) -> dict[str, Any] | None:
+    """The architecture's timing; None if it has to be timed: missing, damaged, or of something else."""
     wanted = [plan.settings.cluster.timing.height_px, plan.settings.cluster.timing.width_px]
     try:
-        found = read_json(path) if path.exists() else {}
-        return bool(found["arch_id"] == trial.arch_id and found["image_px"] == wanted)
-    except (UserError, KeyError, TypeError):
-        return False
+        found = read_sealed(path)
+    except UserError:
+        return None
+    return found if (found.get("arch_id"), found.get("image_px")) == (trial.arch_id, wanted) else None
 
 
 def _job(plan: SweepPlan, trial: PlannedTrial, node: NodeSlots, out: Path, entry: str) -> Job:
@@ -124,7 +123,7 @@ def _job(plan: SweepPlan, trial: PlannedTrial, node: NodeSlots, out: Path, entry
         "model": to_plain(trial.spec.model),
         "arch_id": trial.arch_id,
         "label": trial.label,
-        "checkpoint": str(trial.folder / _CHECKPOINT),
+        "checkpoint": str(trial.folder / MODEL_FILE),
         "image": large_enough[0] if large_enough else None,
         "device": device_of(node),
         "threads": timing.threads,

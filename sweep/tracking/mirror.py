@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rdc.errors import UserError
-from rdc.files import read_json
+from rdc.files import read_sealed
 from rdc.result import RESULT_FILE, RUNG_FILE, read_any
 from sweep.tracking import content, notes
 from sweep.tracking.client import Client, GoneError
@@ -236,7 +236,7 @@ def _read_end(
 
 def _timing_metrics(path: Path) -> dict[str, float]:
     try:
-        return content.file_metrics(read_json(path), "timing")
+        return content.file_metrics(read_sealed(path), "timing")
     except UserError:  # damaged, and measured again by the next command that times
         return {}
 
@@ -254,7 +254,7 @@ def _open_tags(status: str, folder: Path, curve: CurveReader, steps: int | None)
 
 def _rung_step(folder: Path) -> int | None:
     try:
-        return int(read_json(folder / RUNG_FILE)["step"])
+        return int(read_sealed(folder / RUNG_FILE)["step"])
     except (UserError, KeyError, TypeError, ValueError):
         return None
 

@@ -15,12 +15,14 @@ import pytest
 import conf
 from analysis.__main__ import main as analysis_main
 from rdc.errors import UserError
-from rdc.files import read_json
+from rdc.files import read_json, write_sealed
 from sweep.driver import run_sweep
+from sweep.jobs import Job, Outcome
 from sweep.machines import Entries
 from sweep.plan import choose_data, choose_models, make_plan
 from sweep.record import write_sweep
 from sweep.settings import read_settings
+from sweep.timing import outcome_line
 from tests.sweep import pretend
 
 ENTRIES = Entries(trial="pretend:trial", timing="pretend:timing", probe="pretend:probe", preload=("pretend",))
@@ -208,6 +210,22 @@ def test_another_image_size_is_another_timing(sweep: Sweep, tmp_path: Path) -> N
     assert len(ended_jobs(tmp_path, "timing")) == 2
     found = [read_json(path)["image_px"] for path in tmp_path.glob("runs/tiny/timing/*.json")]
     assert sorted(found) == [[64, 64], [128, 64]]
+
+
+def test_a_timing_with_a_changed_digit_does_not_count_and_is_measured_again(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    sweep()
+    (path,) = tmp_path.glob("runs/tiny/timing/*.json")
+    write_sealed(path, read_json(path))
+    sweep()
+    assert len(ended_jobs(tmp_path, "timing")) == 1
+    path.write_text(path.read_text().replace("10.0", "10.5"))
+    job = Job(job_id="timing", entry="x:y", payload={"label": "conv", "out": str(path)})
+    line = outcome_line(Outcome(job=job, started_at=0, ended_at=1, node="here"))
+    assert line == f"conv: the timing job wrote no usable {path.name}"
+    sweep()
+    assert len(ended_jobs(tmp_path, "timing")) == 2
 
 
 def test_a_failed_timing_is_told_and_does_not_fail_the_sweep(

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from analysis.frontier import write_report
+from rdc.files import read_json, write_sealed
 from sweep.tracking import open_tracker, watch
 from sweep.tracking.client import Client, ServerError
+from sweep.tracking.content import file_metrics
 from sweep.tracking.mirror import Mirror
 from sweep.tracking.state import JOURNAL_FILE, STATE_FILE, State, read_state
 from tests.sweep.conftest import wait_until
@@ -284,11 +286,17 @@ def test_damaged_files_hold_nobody_up(runs: Path) -> None:
     (folder / "metrics.jsonl").write_text("\n".join([*lines[:2], lines[2][:30], *lines[3:]]) + "\n")
     sweep.write_timing(0)
     next((sweep.folder / "timing").iterdir()).write_text("")
+    sweep.write_timing(1)
+    (timing,) = (sweep.folder / "timing").glob(f"{sweep.trials[1]['arch_id']}*")
+    times = file_metrics(read_json(timing), "timing")
+    write_sealed(timing, {**read_json(timing), "repeats": 5})
+    timing.write_text(timing.read_text().replace('"repeats": 5', '"repeats": 9'))  # still JSON
     mirror_of(sweep).sync(None)
     sweep.write_result(0, picture=False)
     mirror_of(sweep).sync("FINISHED")
     children = server_of(sweep).children()
     assert {run.info.status for run in children.values()} == {"FINISHED"}
+    assert times.keys().isdisjoint(children[sweep.trials[1]["spec_id"]].data.metrics)
     steps = [s for s, _ in server_of(sweep).history(children[sweep.trials[0]["spec_id"]], "train/rd_loss")]
     assert steps == [10, 30, 40, 50], "the torn line is step 20's"
 
