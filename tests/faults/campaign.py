@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import random
 import signal
@@ -93,7 +94,9 @@ class Campaign:
         self._common, self._grid = [*SWEEP, *overrides], list(grid)
         self._server = TrackingServer(folder / "tracker")
         self._finished: dict[Path, tuple[str, int]] = {}  # result.json -> digest, mtime
-        self._interrupted: Counter[Path] = Counter()  # trial folder -> faults that met it with a checkpoint
+        self._interrupted: dict[
+            Path, float
+        ] = {}  # trial folder -> when a fault first met it with a checkpoint
         self.struck: Counter[str] = Counter()
         self.commands = 0
         self.resumes = 0
@@ -192,10 +195,10 @@ class Campaign:
         print(f"{self.struck.total():4d}  {name}: {kind}", flush=True)
 
     def _note_interrupted(self, name: str) -> None:
-        """Trials that are struck and have a checkpoint: their next attempt has to use it."""
+        """Trials that are struck and have a checkpoint: an attempt that begins later has to use it."""
         for folder in (self._folder / "runs" / name / "trials").glob("*"):
             if (folder / "resume.pt").exists() and not (folder / "result.json").exists():
-                self._interrupted[folder] += 1
+                self._interrupted.setdefault(folder, time.time())
 
     # What must hold
 
@@ -229,8 +232,10 @@ class Campaign:
                 raise Violation(f"{name}: trial {spec_id} differs from the undisturbed one: {different}")
         self._check_table(name, set(expected))
         for folder in (sweep / "trials").iterdir():
-            resumed = json.loads((folder / "result.json").read_bytes())["training"]["resumed_at_steps"]
-            if any(step <= 0 for step in resumed) or (self._interrupted[folder] and not resumed):
+            training = json.loads((folder / "result.json").read_bytes())["training"]
+            resumed = training["resumed_at_steps"]
+            began_again = self._interrupted.get(folder, math.inf) < training["started_at"]
+            if any(step <= 0 for step in resumed) or (began_again and not resumed):
                 raise Violation(f"{folder}: was interrupted with a checkpoint, and resumed at {resumed}")
             self.resumes += len(resumed)
         problems = [self._server.problem_with(name, set(expected))]
