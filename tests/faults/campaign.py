@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -27,7 +28,7 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from PIL import Image
@@ -85,6 +86,7 @@ class Campaign:
         seed: int,
         overrides: Sequence[str] = (),
         grid: Sequence[str] = GRID,
+        first: Literal["grid", "search"] = "grid",
     ) -> None:
         """faults: kinds in the order in which they strike. overrides: of SWEEP, for smaller sweeps."""
         self._folder = folder
@@ -92,11 +94,10 @@ class Campaign:
         self._random = random.Random(seed)
         self._wait_s: float | None = None  # before the next fault, while there is something to strike
         self._common, self._grid = [*SWEEP, *overrides], list(grid)
+        self._kinds = itertools.cycle(("grid", "search") if first == "grid" else ("search", "grid"))
         self._server = TrackingServer(folder / "tracker")
         self._finished: dict[Path, tuple[str, int]] = {}  # result.json -> digest, mtime
-        self._interrupted: dict[
-            Path, float
-        ] = {}  # trial folder -> when a fault first met it with a checkpoint
+        self._interrupted: dict[Path, float] = {}  # when a fault first met a trial with a checkpoint
         self.struck: Counter[str] = Counter()
         self.commands = 0
         self.resumes = 0
@@ -110,7 +111,7 @@ class Campaign:
         try:
             self._through("undisturbed", [*self._grid, "cluster=inline"])
             while self._faults:
-                kind = ("grid", "search")[sweeps.total() % 2]
+                kind = next(self._kinds)
                 sweeps[kind] += 1
                 name = f"{kind}{sweeps[kind]}"
                 if kind == "grid":

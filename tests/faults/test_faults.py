@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign import Campaign, draw_faults
+from tests.faults.campaign import WEIGHTS, Campaign, draw_faults
 
 SMALL = ["space.axes={depth.latent_channels:[8,12],depth.channels:[[8,8,8]]}"]
 
@@ -21,14 +21,14 @@ def test_a_sweep_survives_a_few_faults(tmp_path: Path) -> None:
 @pytest.mark.full
 @pytest.mark.timeout(900)
 def test_a_search_survives_faults_too(tmp_path: Path) -> None:
-    # The undisturbed grid takes none; then every kind strikes at least once.
-    faults = draw_faults(10, seed=5)
-    report = Campaign(tmp_path, faults, seed=5).run()
-    assert report["faults"] == 10
+    faults = draw_faults(len(WEIGHTS), seed=5)  # each kind once
+    report = Campaign(tmp_path, faults, seed=5, overrides=SMALL, grid=["lmbdas=[0.02]"], first="search").run()
+    assert report["struck"] == dict.fromkeys(sorted(WEIGHTS), 1)
+    assert report["sweeps"]["search"] >= 1
 
 
 def test_all_kinds_of_faults_are_drawn_and_the_seed_decides() -> None:
     faults = draw_faults(100, seed=0)
     assert len(faults) == 100
-    assert len(set(faults)) == 8
+    assert set(faults) == set(WEIGHTS)
     assert faults == draw_faults(100, seed=0) != draw_faults(100, seed=1)
