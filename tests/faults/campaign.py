@@ -97,7 +97,8 @@ class Campaign:
         self._kinds = itertools.cycle(("grid", "search") if first == "grid" else ("search", "grid"))
         self._server = TrackingServer(folder / "tracker")
         self._finished: dict[Path, tuple[str, int]] = {}  # result.json -> digest, mtime
-        self._interrupted: dict[Path, float] = {}  # when a fault first met a trial with a checkpoint
+        # Trial folder -> when a fault first met it with a checkpoint.
+        self._interrupted: dict[Path, float] = {}
         self.struck: Counter[str] = Counter()
         self.commands = 0
         self.resumes = 0
