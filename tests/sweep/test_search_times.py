@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import conf
@@ -23,6 +23,7 @@ from tests.sweep.searching import SPACE, ListStudy, World, drive, own_trials, se
 SUGGESTED = list(SPACE.in_random_order(np.random.default_rng(0)))
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 99), slots=st.integers(1, 4), cut_after=st.integers(1, 8))
 def test_every_architecture_is_told_its_time_once_also_after_a_cut(
     tmp_path_factory: pytest.TempPathFactory, seed: int, slots: int, cut_after: int
