@@ -1,11 +1,13 @@
-"""Memory that ran out: on the device or on the host, and what a person can do about it."""
+"""Memory that ran out: on the device or on the host, and what a person can do about it. Imports no torch."""
 
 from __future__ import annotations
 
 import gc
-from typing import Literal
+import sys
+from typing import TYPE_CHECKING, Literal
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 Place = Literal["cuda", "host"]
 
@@ -32,7 +34,8 @@ def where_memory_ran_out(error: BaseException) -> Place | None:
     """Which memory the error is about; None if it is another kind of error, or final already."""
     if isinstance(error, OutOfMemory):
         return None
-    if isinstance(error, torch.OutOfMemoryError):
+    torch = sys.modules.get("torch")  # an error of its class has imported it
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return "cuda"
     if isinstance(error, MemoryError):
         return "host"
@@ -62,5 +65,7 @@ def in_words(error: BaseException) -> tuple[str, str]:
 def give_back(device: torch.device) -> None:
     """Let other processes have the memory of a GPU that this one keeps and does not use."""
     if device.type == "cuda":
+        import torch
+
         gc.collect()
         torch.cuda.empty_cache()

@@ -1,11 +1,12 @@
-"""How a trial ends before its time: paused at a step that was agreed, or preempted by SIGTERM."""
+"""How a trial ends before its time: paused at a step that was agreed, or preempted on request."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any, Literal
 
@@ -23,16 +24,37 @@ class StoppedEarly(BaseException):
         self.answer = answer
 
 
+def _nobody() -> bool:
+    return False
+
+
+_asked: ContextVar[Callable[[], bool]] = ContextVar("asked", default=_nobody)
+
+
+@contextlib.contextmanager
+def asking(wanted: Callable[[], bool]) -> Iterator[None]:
+    """Trials that this process runs inside the block ask `wanted` before each step whether to end."""
+    token = _asked.set(wanted)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
 class Preemption:
-    """Listens for SIGTERM. `wanted` says that one has come.
+    """Listens for SIGTERM, and asks whom `asking` names. `wanted` says that the trial is to end.
 
     Further ones change nothing: batch systems send several, to the process, its group and its container, and
     the checkpoint that the first one asked for may still be on its way to the disk.
     """
 
     def __init__(self) -> None:
-        self.wanted = False
+        self._signalled = False
         self._at_once = False
+
+    @property
+    def wanted(self) -> bool:
+        return self._signalled or _asked.get()()
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -49,20 +71,18 @@ class Preemption:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """The block has nothing to save: a request raises StoppedEarly in the middle of it."""
+        """The block has nothing to save: SIGTERM raises StoppedEarly in the middle of it."""
         self._at_once = True
         try:
-            self._obey()
+            if self.wanted:
+                raise StoppedEarly("preempted")
             yield
         finally:
             self._at_once = False
-        self._obey()
-
-    def _obey(self) -> None:
-        if self.wanted:
+        if self._signalled:  # a library may have swallowed what was raised
             raise StoppedEarly("preempted")
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        first, self.wanted = not self.wanted, True
+        first, self._signalled = not self._signalled, True
         if first and self._at_once:
-            self._obey()
+            raise StoppedEarly("preempted")

@@ -74,9 +74,9 @@ def run_trial(spec: TrialSpec, run: RunSettings) -> dict[str, Any]:
     """Train, code, measure; returns what result.json in run.folder then holds.
 
     A finished trial is read, not run again. A failed one gives a result too: status "failed" and the cause.
-    One that is paused (run.stop_at_step) or preempted (SIGTERM) leaves no result.json, returns its status and
-    step, and goes on from there when it is run again. StorageError where the folder takes no files: that says
-    nothing about the trial.
+    One that is paused (run.stop_at_step) or preempted (rdc.preempt) leaves no result.json, returns its status
+    and step, and goes on from there when it is run again. StorageError where the folder takes no files: that
+    says nothing about the trial.
     """
     folder = Path(run.folder)
     finished = read_finished(folder, spec_id=spec.spec_id)

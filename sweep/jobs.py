@@ -12,11 +12,13 @@ import sys
 import sysconfig
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from rdc.errors import UserError
+from rdc.memory import in_words
+from rdc.preempt import asking
 
 # What a job gets to finish its step and write a checkpoint when it has to end early.
 PREEMPT_GRACE_S = 30.0
@@ -139,10 +141,8 @@ def resolve_entry(entry: str) -> Any:
 
 
 def error_of_exception(error: BaseException) -> JobError:
-    text = " ".join(str(error).split()) or type(error).__name__
-    # torch reports failed allocations on the CPU as RuntimeError.
-    kind = "MemoryError" if "allocate memory" in text else type(error).__name__
-    return JobError(kind=kind, message=text, traceback="".join(traceback.format_exception(error)))
+    kind, text = in_words(error)
+    return JobError(kind=kind, message=text or kind, traceback="".join(traceback.format_exception(error)))
 
 
 def error_of_exit(code: int) -> JobError:
@@ -169,12 +169,16 @@ def probe_machine(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class InlineExecutor:
-    """One job at a time in this process, so that breakpoints and prints work."""
+    """One job at a time in this process, so that breakpoints and prints work.
+
+    preempted: what a running trial asks before each step, as nobody else can ask it to end meanwhile.
+    """
 
     NODE = "this process"
 
-    def __init__(self) -> None:
+    def __init__(self, preempted: Callable[[], bool] = lambda: False) -> None:
         self._job: Job | None = None
+        self._preempted = preempted
 
     def start(self) -> list[NodeSlots]:
         return self.nodes()
@@ -206,7 +210,7 @@ class InlineExecutor:
             return []
         started_at = time.time()
         value, error = None, None
-        with _errors_also_into(job.log):
+        with _errors_also_into(job.log), asking(self._preempted):
             try:
                 value = resolve_entry(job.entry)(job.payload)
             except Exception as exception:
@@ -223,7 +227,7 @@ class InlineExecutor:
         return [self._job] if self._job is not None else []
 
     def preempt(self, grace_s: float = PREEMPT_GRACE_S) -> None:
-        """Nothing: whoever asks is in the process of the job, and the job is not running."""
+        """Nothing: whoever calls this is in the process of the job, which is not running."""
 
     def stop(self, grace_s: float) -> None:
         self._job = None

@@ -17,7 +17,7 @@ import torch
 
 from rdc.files import read_json, read_jsonl
 from rdc.learner import Learner
-from rdc.preempt import Preemption, StoppedEarly
+from rdc.preempt import Preemption, StoppedEarly, asking
 from rdc.result import read_finished, read_rung
 from rdc.resume import MetricsLog, open_resume
 from rdc.spec import RunSettings, TrialSpec
@@ -202,6 +202,16 @@ def test_a_driver_that_runs_trials_itself_keeps_its_own_answer_to_the_signal() -
     finally:
         signal.signal(signal.SIGTERM, before)
     assert not preemption.wanted
+
+
+def test_a_driver_that_runs_trials_itself_is_asked_before_each_step(make_trial: Any, tmp_path: Path) -> None:
+    spec, run = make_trial()
+    first_phases, steps = 2, itertools.count()  # before the images and before the weights it is asked, too
+    with asking(lambda: next(steps) == first_phases + 3):
+        assert run_trial(spec, run) == {"status": "preempted", "step": 3}
+    with asking(lambda: True):
+        assert run_trial(spec, run) == {"status": "preempted", "step": 3}
+    assert lasting(run_trial(spec, run)) == lasting(undisturbed(spec, run, tmp_path)[0])
 
 
 @pytest.mark.parametrize(

@@ -50,24 +50,24 @@ def alone(payload: Mapping[str, Any]) -> None:
 
 
 def trial(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """A pretended trial of STEPS steps of 20 ms; it goes on from its resume.pt, and writes one on SIGTERM."""
+    """A pretended trial of STEPS steps of 20 ms; it goes on from resume.pt, and writes it when preempted."""
     from rdc.files import append_jsonl, write_sealed
+    from rdc.preempt import Preemption
 
     folder, steps = Path(payload["run"]["folder"]), int(os.environ["STEPS"])
     folder.mkdir(parents=True, exist_ok=True)
     resume = folder / "resume.pt"
     first = int(resume.read_text()) if resume.exists() else 0
-    wanted: list[int] = []
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # in the driver's own process it is the driver's
-        signal.signal(signal.SIGTERM, lambda number, _: wanted.append(number))
     append_jsonl(folder / "metrics.jsonl", {"event": "phase", "phase": "train", "t": time.time()})
-    for step in range(first + 1, steps + 1):
-        time.sleep(0.02)
-        row = {"step": step, "t": time.time(), "train/loss": 1.0, "eta_s": 0.02 * (steps - step)}
-        append_jsonl(folder / "metrics.jsonl", row)
-        if wanted:
-            resume.write_text(str(step))
-            return {"status": "preempted", "step": step}
+    preemption = Preemption()
+    with preemption.listening():
+        for step in range(first + 1, steps + 1):
+            time.sleep(0.02)
+            row = {"step": step, "t": time.time(), "train/loss": 1.0, "eta_s": 0.02 * (steps - step)}
+            append_jsonl(folder / "metrics.jsonl", row)
+            if preemption.wanted:
+                resume.write_text(str(step))
+                return {"status": "preempted", "step": step}
     pretend.misbehave(payload["spec"]["seed"])
     (folder / "model.safetensors").write_bytes(b"weights")
     resume.unlink(missing_ok=True)

@@ -68,8 +68,8 @@ def test_a_job_gives_its_value_and_its_prints_go_to_its_log(server: Server, tmp_
     ("what", "kind", "message"),
     [
         ("raise", "ValueError", "a reason over two lines"),
-        ("memory", "MemoryError", "MemoryError"),
-        ("torch memory", "MemoryError", "DefaultCPUAllocator: can't allocate memory"),
+        ("memory", "OutOfMemory", "host memory ran out (MemoryError); run fewer trials"),
+        ("torch memory", "OutOfMemory", "host memory ran out (DefaultCPUAllocator: can't allocate memory"),
         ("not json", "TypeError", "not JSON serializable"),
         ("exit", "Exit", "exit code 3 and without a result"),
         ("SIGKILL", "SIGKILL", "exit code -9: killed by the system, most often because memory ran out"),
@@ -109,6 +109,23 @@ def test_stop_ends_the_job(server: Server, tmp_path: Path) -> None:
     server.control.sendall(b'{"stop": 5.0}\n')
     # Not its failure: it had no handler, or was not given one's time.
     assert server.receive()["ended"]["error"]["kind"] == PREEMPTED
+
+
+def test_a_stop_that_overtakes_its_job_is_not_lost(server: Server) -> None:
+    server.control.sendall(b'{"stop": 5.0}\n')
+    assert server.run("pretend:echo", "too late")["error"]["kind"] == PREEMPTED
+    assert server.run("pretend:echo", "another")["value"] == "another"
+
+
+def test_a_stop_right_behind_its_job_finds_it(server: Server, tmp_path: Path) -> None:
+    """It ends before it has anything to save, or has the time to save it."""
+    job = {"job_id": "1", "entry": "entries:preemptible", "payload": {"folder": str(tmp_path), "save_s": 0.0}}
+    run = json.dumps({"run": {**job, "log": None}}).encode()
+    server.control.sendall(run + b'\n{"stop": 3.0}\n')
+    ended = server.receive()["ended"]
+    if ended.get("error"):
+        assert ended["error"]["kind"] == PREEMPTED
+        assert not (tmp_path / "pids").exists(), "it has not heard of the request"
 
 
 @pytest.mark.parametrize("how", ["end of file", "kill -9"])
