@@ -137,15 +137,26 @@ with interrupts.caught():
         print("ready", flush=True)
         time.sleep(60)
     except KeyboardInterrupt:
-        print("stopping", flush=True)
-        time.sleep(60)
+        print("stopping", interrupts.grace_s, flush=True)
+        while True:
+            time.sleep(60)
 """
 
 
-def test_a_second_ctrl_c_ends_at_once() -> None:
+@pytest.mark.parametrize(("number", "grace"), [(signal.SIGINT, 5.0), (signal.SIGTERM, 30.0)])
+def test_a_second_ctrl_c_ends_at_once_and_no_other_signal_does(number: int, grace: float) -> None:
+    """Batch systems send SIGTERM more than once, and the record of the sweep is still to be closed."""
     with subprocess.Popen([sys.executable, "-c", TWICE], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        for line in ("ready\n", "stopping\n"):
-            assert process.stdout.readline() == line
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.stdout.readline() == f"stopping {grace}\n"
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.5)
+        process.send_signal(signal.SIGINT)
+        if number == signal.SIGTERM:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(timeout=0.5)
             process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 130
