@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rdc.errors import UserError
+from sweep.drain import Drain
 from sweep.executor import RayExecutor
 from sweep.jobs import NODE_LOST, PREEMPTED, Executor, InlineExecutor, Job, NodeSlots, Outcome
 from sweep.plan import Precision
@@ -33,11 +34,11 @@ class Entries:
     preload: tuple[str, ...] = ("sweep.preload",)
 
 
-def open_executor(settings: Settings, entries: Entries, say: Callable[[str], None]) -> Executor:
+def open_executor(settings: Settings, entries: Entries, drain: Drain, say: Callable[[str], None]) -> Executor:
     """The executor that the settings ask for, not yet started."""
     cluster = settings.cluster
     if cluster.name == "inline":
-        return InlineExecutor()
+        return InlineExecutor(preempted=lambda: drain.now)
     from rdc.machine import allocator_env, thread_env
 
     address = cluster.address or os.environ.get("RAY_ADDRESS")
@@ -81,7 +82,7 @@ class Nodes:
         self.probes: dict[str, dict[str, Any]] = {}
         self._executor, self._entry, self._folder, self._say = executor, entry, folder, say
         self._check: dict[str, Any] | None = None
-        self._new: dict[str, NodeSlots] = {}  # by job
+        self._new: dict[str, NodeSlots] = {}  # by the job that asks them
         self._waiting: list[Job] = []
 
     def first_jobs(self) -> list[Job]:
@@ -111,8 +112,8 @@ class Nodes:
         self._waiting = [job for job in self._waiting if not self._executor.submit(job)]
 
     def took(self, outcome: Outcome) -> bool:
-        """Admit a node that has joined, or leave it out; False if the outcome is of another job."""
-        node = self._new.get(outcome.job.job_id)
+        """Admit a node that has joined, leave it out, or have it asked again; False for another job."""
+        node = self._new.pop(outcome.job.job_id, None)
         if node is None:
             return False
         error = outcome.error

@@ -106,6 +106,20 @@ def test_a_node_whose_slots_are_not_ready_yet_is_asked_once(tmp_path: Path) -> N
     assert [job.job_id for job in nodes._waiting] == ["probe late"]
 
 
+def test_a_node_whose_answer_was_preempted_is_asked_again(tmp_path: Path) -> None:
+    executor = Joined()
+    executor.ran.append("0")  # from now on the second node is there
+    nodes = Nodes(executor, "x:y", tmp_path, print)
+    nodes.first_jobs()
+    nodes.check_new()
+    (job,) = executor.running()
+    error = JobError(kind=PREEMPTED, message="it was asked to end")
+    assert nodes.took(Outcome(job=job, error=error, started_at=0, ended_at=1, node="late"))
+    executor.stop(0.0)
+    nodes.check_new()
+    assert [job.job_id for job in executor.running()] == ["probe late"]
+
+
 @pytest.mark.usefixtures("environment")
 def test_a_node_of_the_start_that_differs_ends_the_sweep(tmp_path: Path) -> None:
     executor = Joined()
