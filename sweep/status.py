@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rdc.errors import UserError
-from rdc.result import read_any, read_rung
+from rdc.result import RUNG_FILE, STATUSES, read_any, read_rung
 from sweep.drain import STOP_FILE, read_request
 from sweep.lock import DRIVER_FILE, DriverRecord, is_alive, read_driver
 from sweep.progress import TrialWatch
@@ -165,6 +165,8 @@ def _look_at(folder: Path, entry: Mapping[str, Any], begin: float) -> TrialStatu
     trial = folder / "trials" / entry["spec_id"]
     result = read_any(trial)
     watch = None
+    if result is not None and result.get("status") not in STATUSES:  # of no trial: as good as damaged
+        result = None
     may_run = result is None or result["status"] == "failed"
     if may_run and _last_sign_of_life(trial) > begin:
         watch = TrialWatch(trial)
@@ -186,7 +188,7 @@ def _state_at_rest(trial: Path, result: Mapping[str, Any] | None) -> str:
     if result is not None:
         status = str(result["status"])
         return status if status in ("ok", "failed") else "mismatch"
-    paused_at, saved_at = _date(trial / "rung.json"), _date(trial / "resume.pt")
+    paused_at, saved_at = _date(trial / RUNG_FILE), _date(trial / "resume.pt")
     if saved_at == paused_at == 0.0:
         return "waiting"
     return "paused" if paused_at >= saved_at else "interrupted"

@@ -72,6 +72,12 @@ def test_every_state_is_counted(made: SyntheticSweep) -> None:
     assert (paused["spec_id"], paused["step"]) == (made.trials[6]["spec_id"], 125)
 
 
+@pytest.mark.parametrize("content", ["{}", '{"status": "fine"}', "[]"])
+def test_what_is_no_result_counts_as_none(made: SyntheticSweep, content: str) -> None:
+    (trial_folder(made, 0) / "result.json").write_text(content)
+    assert counts(made) == {"ok": 2, "mismatch": 1, "failed": 2, "paused": 1, "interrupted": 2, "waiting": 4}
+
+
 def test_failures_are_grouped_by_class_with_the_way_to_their_logs(
     made: SyntheticSweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
