@@ -10,18 +10,21 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 from rdc.errors import UserError
+from rdc.files import remove_leftovers
 from sweep import machines, timing
 from sweep.closing import Ending, closing_text, relative
 from sweep.drain import Drain
 from sweep.dry_run import show_dry_run
 from sweep.jobs import PREEMPTED, Executor, Job, Outcome
-from sweep.lock import Lease, sweep_lock
+from sweep.lock import DRIVER_FILE, Lease, sweep_lock
 from sweep.loop import Jobs, Loop
 from sweep.machines import DRIVER_LOG, Entries, MemoryWatch, Nodes
 from sweep.plan import (
+    DATA_FILES,
     Candidate,
     DataSets,
     PlannedTrial,
@@ -36,6 +39,7 @@ from sweep.plan import (
 from sweep.pricing import PriceList
 from sweep.progress import Display, Tally, open_display
 from sweep.record import (
+    SWEEP_FILE,
     add_planned,
     append_event,
     attempts,
@@ -46,12 +50,12 @@ from sweep.record import (
 )
 from sweep.search.source import Grid, Summary, TrialSource, summary
 from sweep.settings import Settings, read_settings
+from sweep.storage import CHECK_FILE
 from sweep.terminal import Interrupts, terminal
 from sweep.tracking.address import redact, redact_command
+from sweep.tracking.state import STATE_FILE
 from sweep.trials import Trials
 from sweep.warm_start import frontier_candidates
-
-_GRACE_S = 5.0  # between asking a trial to stop and killing it
 
 Results = dict[str, Summary]  # by spec_id
 _Planned = tuple[SweepPlan, TrialSource]
@@ -82,6 +86,7 @@ def run_sweep(
     # First of all: whatever takes its time from here on can be watched and stopped from another terminal.
     with interrupts.caught(), sweep_lock(settings.folder) as lease:
         drain = Drain(settings.folder, settings.cluster.walltime_s)
+        _remove_leftovers(settings.folder)
         print(loading, flush=True)
         candidates = _candidates(config, overrides, settings)
         require_possible(candidates)
@@ -96,6 +101,12 @@ def run_sweep(
             drain=drain,
             lease=lease,
         ).run()
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Of killed drivers. What else is half written there may be a `stop` at work."""
+    for name in (SWEEP_FILE, DRIVER_FILE, STATE_FILE, CHECK_FILE, *DATA_FILES.values()):
+        remove_leftovers(folder, name)
 
 
 def _candidates(config: Mapping[str, Any], overrides: Sequence[str], settings: Settings) -> list[Candidate]:
@@ -252,7 +263,9 @@ class _Driver:
         return self._prices.price(trial.spec.model, trial.spec.recipe).training_pflop
 
     def _start_executor(self) -> Executor:
-        self._executor = executor = machines.open_executor(self._settings, self._entries, self._say)
+        self._executor = executor = machines.open_executor(
+            self._settings, self._entries, self._drain, self._say
+        )
         nodes = executor.start()
         self._interrupts.install()  # Ray has put its own in place
         self._device = machines.device_of(nodes[0])
@@ -349,8 +362,9 @@ class _Driver:
             self._say(f"  {timing.outcome_line(outcome)}")
 
         if jobs:
-            self._say(f"timing {len(jobs)} architectures, each alone on its node")
-            loop.run(Jobs(jobs, on_end))
+            if self._drain.reason() is None:
+                self._say(f"timing {len(jobs)} architectures, each alone on its node")
+            loop.run(Jobs(jobs, on_end))  # in any case: it notes what is left undone
 
     def _between_turns(self) -> None:
         assert self._executor is not None, "the executor is started before any job"
@@ -413,7 +427,7 @@ class _Driver:
             raise
         finally:
             if self._executor is not None:
-                self._executor.stop(_GRACE_S)
+                self._executor.stop(self._interrupts.grace_s)
             if self._tracker is not None:
                 self._tracker.finish(status)
             if status == "KILLED":

@@ -361,6 +361,7 @@ def test_a_stop_starts_nothing_new_and_says_how_to_go_on(
     assert sweep("seeds=[0,1,2]", entries=early("asks_to_stop")) == 0
     output = capsys.readouterr().out
     assert "1 trials ok, 0 failed" in output
+    assert "alone on its node" not in output  # nothing will be timed
     assert "ended early: stop requested by " in output
     assert "; 2 trials are not finished" in output
     assert "continue with the same command:\n  python x" in output
@@ -370,6 +371,16 @@ def test_a_stop_starts_nothing_new_and_says_how_to_go_on(
     assert "3 trials ok, 0 failed" in capsys.readouterr().out
     assert read_json(tmp_path / "runs/tiny/sweep.json")["status"] == "finished"
     assert len(ended_jobs(tmp_path)) == 3
+
+
+def test_what_killed_drivers_left_half_written_goes(sweep: Sweep, tmp_path: Path) -> None:
+    folder = tmp_path / "runs/tiny"
+    folder.mkdir(parents=True)
+    names = ("sweep.json", "driver.json", "tracking.json", "data_val.json", "node_check.json", "stop.json")
+    for name in names:
+        (folder / f".{name}.abc123.tmp").touch()
+    assert sweep("cluster.walltime=0.001", "time=false") == 0
+    assert [path.name for path in folder.glob(".*")] == [".stop.json.abc123.tmp"]  # may be one at work
 
 
 def test_what_is_preempted_by_a_stop_waits_for_the_next_command(
