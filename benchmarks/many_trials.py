@@ -71,20 +71,10 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def images(folder: Path) -> Path:
-    import numpy as np
-    from PIL import Image
-
-    random = np.random.default_rng(0)
-    for name in ("train/1.png", "train/2.png", "eval/3.png"):
-        path = folder / "images" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(random.integers(0, 255, (96, 96, 3), dtype=np.uint8)).save(path)
-    return folder / "images"
-
-
 def overrides_of(folder: Path, seeds: int) -> list[str]:
-    data = images(folder)
+    from benchmarks.sweep_overhead import tiny_images
+
+    data = tiny_images(folder)
     return [
         "name=many",
         f"runs_dir={folder / 'runs'}",

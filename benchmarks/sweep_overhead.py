@@ -105,7 +105,7 @@ def measure(folder: Path, *, trials: int, slots: int, sleep_s: float) -> dict[st
     from sweep.driver import run_sweep
     from sweep.machines import Entries
 
-    images = _images(folder)
+    images = tiny_images(folder)
     overrides = [
         "name=overhead",
         f"runs_dir={folder / 'runs'}",
@@ -145,7 +145,9 @@ def measure(folder: Path, *, trials: int, slots: int, sleep_s: float) -> dict[st
     }
 
 
-def _images(folder: Path) -> Path:
+def tiny_images(folder: Path) -> Path:
+    """A folder of images that are enough for trials without work."""
+    """Folder of images that are enough for trials without work."""
     import numpy as np
     from PIL import Image
 

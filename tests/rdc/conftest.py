@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from PIL import Image
 from rdc.data import ImageSet, resolve_eval, resolve_train
 from rdc.spec import Recipe, RunSettings, TrialSpec, parse_model
 from tests.rdc.forked import Forked, forking
+from tests.rdc.shared import TINY_MODEL
 
 MakeTrial = Callable[..., tuple[TrialSpec, RunSettings]]
 
@@ -93,14 +95,7 @@ def small_trial(
     )
     names = {field.name for field in dataclasses.fields(Recipe)}
     recipe = dataclasses.replace(recipe, **{k: changes.pop(k) for k in list(changes) if k in names})
-    groups: dict[str, Any] = {
-        "transform": {"name": "conv"},
-        "entropy_model": {"name": "mean_scale_hyperprior"},
-        "hyper_transform": {"name": "conv"},
-        "depth": {"channels": [8, 8, 8], "latent_channels": 12},
-        "gating": {"name": "none"},
-        "rate_control": {"name": "none"},
-    }
+    groups: dict[str, Any] = copy.deepcopy(TINY_MODEL)
     spec = TrialSpec(
         model=parse_model(groups | (model or {})),
         recipe=recipe,

@@ -18,6 +18,16 @@ from rdc.models.layers.graph import reference_graph
 from rdc.models.layers.hyperprior import Hyperprior, Pick, dry
 from rdc.spec import COMPONENT_GROUPS, ModelSpec, component, component_names
 
+# The smallest codec with all parts, for parse_model.
+TINY_MODEL: dict[str, dict[str, Any]] = {
+    "transform": {"name": "conv"},
+    "entropy_model": {"name": "mean_scale_hyperprior"},
+    "hyper_transform": {"name": "conv"},
+    "depth": {"channels": [8, 8, 8], "latent_channels": 12},
+    "gating": {"name": "none"},
+    "rate_control": {"name": "none"},
+}
+
 # Of a result: what a clock or the memory of a process decides, and the record of an interruption itself.
 MEASURED = {
     "started_at", "ended_at", "wall_s", "peak_memory_mb", "peak_reserved_mb", "resumed_at_steps", "attempt",

@@ -16,6 +16,7 @@ from rdc.checkpoint import model_hash
 from rdc.errors import UserError
 from rdc.models.codec import Codec, build
 from rdc.spec import parse_model
+from tests.rdc.shared import TINY_MODEL
 
 STREAMS = st.builds(
     Stream,
@@ -36,18 +37,7 @@ def sealed(body: bytes) -> bytes:
 @pytest.fixture(scope="module")
 def codec() -> Codec:
     torch.manual_seed(0)
-    made = build(
-        parse_model(
-            {
-                "transform": {"name": "conv"},
-                "entropy_model": {"name": "mean_scale_hyperprior"},
-                "hyper_transform": {"name": "conv"},
-                "depth": {"channels": [8, 8, 8], "latent_channels": 12},
-                "gating": {"name": "none"},
-                "rate_control": {"name": "none"},
-            }
-        )
-    )
+    made = build(parse_model(TINY_MODEL))
     made.update(update_quantiles=True)
     return made.eval()
 
