@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import itertools
 import json
 import math
 import os
@@ -28,7 +27,7 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 from PIL import Image
@@ -86,7 +85,6 @@ class Campaign:
         seed: int,
         overrides: Sequence[str] = (),
         grid: Sequence[str] = GRID,
-        first: Literal["grid", "search"] = "grid",
     ) -> None:
         """faults: kinds in the order in which they strike. overrides: of SWEEP, for smaller sweeps."""
         self._folder = folder
@@ -94,7 +92,6 @@ class Campaign:
         self._random = random.Random(seed)
         self._wait_s: float | None = None  # before the next fault, while there is something to strike
         self._common, self._grid = [*SWEEP, *overrides], list(grid)
-        self._kinds = itertools.cycle(("grid", "search") if first == "grid" else ("search", "grid"))
         self._server = TrackingServer(folder / "tracker")
         self._finished: dict[Path, tuple[str, int]] = {}  # result.json -> digest, mtime
         # Trial folder -> when a fault first met it with a checkpoint.
@@ -112,7 +109,7 @@ class Campaign:
         try:
             self._through("undisturbed", [*self._grid, "cluster=inline"])
             while self._faults:
-                kind = next(self._kinds)
+                kind = ("grid", "search")[sweeps.total() % 2]
                 sweeps[kind] += 1
                 name = f"{kind}{sweeps[kind]}"
                 if kind == "grid":
