@@ -7,7 +7,7 @@ ARGS ?=
 VENV_PYTHON := .venv/bin/python
 READY := .venv/.installed
 
-.PHONY: help setup frontier smoke test test-full lint type bench ui lock clean
+.PHONY: help setup frontier smoke test test-full faults lint type bench ui lock clean
 
 help: ## Show this list
 	@echo "make TARGET [ARGS='more arguments'] [PYTHON=/path/to/python3.11 or 3.12]"
@@ -26,10 +26,13 @@ smoke: $(READY) ## The smallest sweep through the same steps (under 90 s)
 	@$(VENV_PYTHON) -m sweep +experiment=smoke $(ARGS)
 
 test: $(READY) ## Run the tests (under 8 min on 2 cores)
-	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -m "not full" -n auto --maxprocesses 4 --dist loadscope $(ARGS)
+	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -m "not full" -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder $(ARGS)
 
-test-full: test ## Run the tests, then the slow ones: a real browser, the wheel, clean installs
-	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -m full $(ARGS)
+test-full: test ## Run the tests, then the slow ones: a real browser, PostgreSQL, the wheel, clean installs
+	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -m full -n auto --maxprocesses 2 --dist loadscope --no-loadscope-reorder $(ARGS)
+
+faults: $(READY) ## Kill what a sweep runs on 100 times and see that nothing is lost (SEED, FAULTS; about 40 min)
+	@$(VENV_PYTHON) -m tests.faults.campaign --seed $(or $(SEED),0) --faults $(or $(FAULTS),100)
 
 lint: $(READY) ## Check style, format and the import rules
 	@$(VENV_PYTHON) -m ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -193,7 +194,17 @@ def _read_json(path: Path, problems: list[str]) -> dict[str, Any] | None:
     if not isinstance(tree, dict):
         problems.append(f"{path}: damaged (not a JSON object); left out")
         return None
+    if not _is_intact(tree):
+        problems.append(f"{path}: damaged (its content does not match its checksum); left out")
+        return None
     return tree
+
+
+def _is_intact(tree: Mapping[str, Any]) -> bool:
+    """Whether the checksum with which rdc.files.write_sealed wrote it is right; files without one count."""
+    values = {key: value for key, value in tree.items() if key != "checksum"}
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return tree.get("checksum") in (None, hashlib.sha256(text.encode()).hexdigest()[:32])
 
 
 # ----------------------------------------------------------------------------------------------- tables

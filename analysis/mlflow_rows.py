@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from analysis.errors import AnalysisError
+from analysis.public import redact
 from analysis.rows import trial_row
 from analysis.schema import COLUMNS, RESULT_ARTIFACT
 
@@ -33,7 +33,7 @@ def mlflow_rows(run_id: str, *, default_uri: str) -> tuple[list[dict[str, Any]],
         except _failures() as error:
             problems.append(f"MLflow run {run.info.run_id}: {_one_line(error)}; left out")
     if not rows:
-        raise AnalysisError(f"MLflow run {run_id} at {_redact(uri)} holds no trial to read ({problems[0]})")
+        raise AnalysisError(f"MLflow run {run_id} at {redact(uri)} holds no trial to read ({problems[0]})")
     return rows, problems
 
 
@@ -66,7 +66,7 @@ def _trial_runs(client: Any, run_id: str, uri: str) -> list[Any]:
             runs += found
     except _failures() as error:
         raise AnalysisError(
-            f"MLflow run {run_id} at {_redact(uri)}: {_one_line(error)}; set MLFLOW_TRACKING_URI"
+            f"MLflow run {run_id} at {redact(uri)}: {_one_line(error)}; set MLFLOW_TRACKING_URI"
         ) from None
     return runs or [parent]
 
@@ -89,9 +89,4 @@ def _failures() -> tuple[type[Exception], ...]:
 
 
 def _one_line(error: Exception) -> str:
-    return _redact(str(error).splitlines()[0] if str(error) else type(error).__name__)
-
-
-def _redact(text: str) -> str:
-    """Without the credentials that an address may carry."""
-    return re.sub(r"://[^/\s]*@", "://", text)
+    return redact(str(error).splitlines()[0] if str(error) else type(error).__name__)

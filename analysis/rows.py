@@ -12,6 +12,7 @@ import pandas as pd
 from analysis.anchors import load_anchor
 from analysis.bdrate import OutsideRangeError, rate_saving_pct
 from analysis.errors import AnalysisError
+from analysis.public import public_text
 from analysis.schema import COLUMNS, Column, read_path, read_value
 
 SCHEMA_VERSION = 1
@@ -20,6 +21,8 @@ STATUSES = ("ok", "rate_mismatch", "decode_mismatch", "failed")
 # Column of a rate saving -> the anchor behind it.
 SAVINGS = {"rate_saving_vs_bpg_pct": "bpg", "rate_saving_vs_vtm_pct": "vtm"}
 KODAK_IMAGES = 24
+# Columns that may name folders and hosts, which nobody wants to find in a published table.
+SENTENCES = ("eval_source", "train_source", "error_message")
 
 _DTYPES: dict[str, Any] = {"text": "object", "int": "Int64", "float": "float64", "bool": "boolean"}
 
@@ -35,6 +38,9 @@ def trial_row(result: Mapping[str, Any], timing: Mapping[str, Any] | None = None
     for col in COLUMNS:
         tree = {"result": result, "timing": timing or {}}.get(col.origin)
         row[col.name] = _read(tree, col) if tree is not None else None
+    for name in SENTENCES:
+        # Names of files may hold bytes that are no text, and no table takes those.
+        row[name] = public_text(row[name].encode(errors="replace").decode()) if row[name] else row[name]
     row["budget_id"] = budget_id(result)
     return {**row, **rate_savings(row)}
 

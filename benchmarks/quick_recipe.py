@@ -108,7 +108,7 @@ def train_compressai(seed: int, seconds: float) -> dict[str, Any]:
 
 
 def judge(codec: Any, validation: Any) -> dict[str, float]:
-    from rdc.train import validate
+    from rdc.validation import validate
 
     codec.update(force=True, update_quantiles=True)
     result = validate(codec, validation, LMBDA)

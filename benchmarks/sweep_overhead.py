@@ -80,22 +80,23 @@ def _result(spec: Mapping[str, Any], started_at: float) -> dict[str, Any]:
 class MlflowWatch:
     """When the tracker's own file first said that every trial's result is in MLflow."""
 
-    file: Path
+    folder: Path
     trials: int
     complete_at: float | None = None
 
     def run(self) -> None:
+        from rdc.errors import UserError
+        from sweep.tracking.state import read_state
+
         while self.complete_at is None:
             time.sleep(0.05)
             try:
-                servers = json.loads(self.file.read_text())["servers"].values()
-            except (FileNotFoundError, ValueError, KeyError):
+                known = read_state(self.folder)
+            except UserError:  # nothing is logged yet
                 continue
-            logged = max(
-                (sum(bool(t.get("result")) for t in s["trials"].values()) for s in servers), default=0
-            )
+            logged = sum(bool(trial.get("result")) for trial in known["trials"].values())
             if logged == self.trials:
-                self.complete_at = self.file.stat().st_mtime
+                self.complete_at = time.time()
 
 
 def measure(folder: Path, *, trials: int, slots: int, sleep_s: float) -> dict[str, float]:
@@ -104,7 +105,7 @@ def measure(folder: Path, *, trials: int, slots: int, sleep_s: float) -> dict[st
     from sweep.driver import run_sweep
     from sweep.machines import Entries
 
-    images = _images(folder)
+    images = tiny_images(folder)
     overrides = [
         "name=overhead",
         f"runs_dir={folder / 'runs'}",
@@ -118,7 +119,7 @@ def measure(folder: Path, *, trials: int, slots: int, sleep_s: float) -> dict[st
         "time=false",
     ]
     sweep = folder / "runs" / "overhead"
-    watch = MlflowWatch(sweep / "tracking.json", trials)
+    watch = MlflowWatch(sweep, trials)
     threading.Thread(target=watch.run, daemon=True).start()
     asked_at = time.time()
     entries = Entries(
@@ -144,7 +145,9 @@ def measure(folder: Path, *, trials: int, slots: int, sleep_s: float) -> dict[st
     }
 
 
-def _images(folder: Path) -> Path:
+def tiny_images(folder: Path) -> Path:
+    """A folder of images that are enough for trials without work."""
+    """Folder of images that are enough for trials without work."""
     import numpy as np
     from PIL import Image
 

@@ -11,7 +11,7 @@ import difflib
 import functools
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,18 @@ def compose_points(overrides: Sequence[str], points: Sequence[Sequence[str]]) ->
     with _hydra([*overrides, *(text for point in points for text in point)]):
         composer = _PointComposer(list(overrides))
         return [composer.compose(list(point)) for point in points]
+
+
+def point_composer(overrides: Sequence[str]) -> Callable[[Sequence[str]], dict[str, Any]]:
+    """`compose_points` for points that become known one after the other: the function composes one."""
+    with _hydra(overrides):
+        composer = _PointComposer(list(overrides))
+
+    def compose_point(point: Sequence[str]) -> dict[str, Any]:
+        with _hydra([*overrides, *point]):
+            return composer.compose(list(point))
+
+    return compose_point
 
 
 def grid(axes: Mapping[str, Sequence[Any]]) -> list[list[str]]:

@@ -182,13 +182,16 @@ def _parse(body: bytes, name: str) -> Stream:
     for length in lengths:
         strings.append(body[at : at + length])
         at += length
-    return Stream(
-        model_hash=model_hash,
-        height_px=height,
-        width_px=width,
-        strings=(*strings, body[at:]),
-        symbols_crc32=symbols_crc32,
-    )
+    try:
+        return Stream(
+            model_hash=model_hash,
+            height_px=height,
+            width_px=width,
+            strings=(*strings, body[at:]),
+            symbols_crc32=symbols_crc32,
+        )
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
 
 
 def _varint(number: int) -> bytes:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rdc.bitstream import HASH_BYTES
 from rdc.errors import UserError
-from rdc.files import atomic_write_bytes
+from rdc.files import atomic_write_bytes, is_intact, sealed
 from rdc.models.codec import Codec, build
 from rdc.models.layers import coding
 from rdc.spec import ModelSpec, canonical, parse_model, to_plain
@@ -72,12 +72,14 @@ def save_model(path: str | Path, codec: Codec, *, extra: Mapping[str, Any]) -> s
     """
     if not codec.has_tables:
         raise UserError(f"{path}: the codec has no coding tables yet; call update() before saving it")
-    metadata = {
-        "schema_version": SCHEMA_VERSION,
-        "model": to_plain(codec.spec),
-        "model_hash": model_hash(codec).hex(),
-        "extra": dict(extra),
-    }
+    metadata = sealed(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "model": to_plain(codec.spec),
+            "model_hash": model_hash(codec).hex(),
+            "extra": dict(extra),
+        }
+    )
     tensors = {name: t.detach().cpu().contiguous() for name, t in codec.state_dict().items()}
     data = safetensors.torch.save(tensors, {METADATA_KEY: json.dumps(metadata, allow_nan=False)})
     atomic_write_bytes(path, data)
@@ -118,6 +120,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             f"{path}: has schema version {version}, this program reads {SCHEMA_VERSION}; "
             "use the release that wrote it, or train again"
         )
+    if not is_intact(metadata):
+        raise UserError(f"{path}: its metadata is damaged (its checksum does not match); get it again")
     for key, is_right, expected in _METADATA:
         if not is_right(metadata.get(key)):
             raise UserError(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ from torch import Tensor
 
 from rdc import bitstream
 from rdc.checkpoint import model_hash
-from rdc.data import PixelCache
+from rdc.data import ImageFile, PixelCache
 from rdc.files import atomic_write_bytes
 from rdc.loss import rd_loss
+from rdc.memory import WAY_OUT, OutOfMemory, first_words, where_memory_ran_out
 from rdc.metrics import finite_or_none, ms_ssim, ms_ssim_db, mse, psnr_db, to_8bit
 from rdc.models.codec import Codec, pad
 from rdc.models.layers import coding
@@ -130,8 +133,9 @@ def evaluate(
     padded_pixels = 0
     for index, file in enumerate(images.images.images):
         x = images.tensor(index)
-        data, estimated_bits, payload_bytes, padded = _encode(codec, x.to(device), own_hash)
-        x_hat = to_8bit(bitstream.decode_image(codec, data, own_hash, name=file.name)).cpu()
+        with _memory_for(file):
+            data, estimated_bits, payload_bytes, padded = _encode(codec, x.to(device), own_hash)
+            x_hat = to_8bit(bitstream.decode_image(codec, data, own_hash, name=file.name)).cpu()
         padded_pixels += padded
         error = mse(x, x_hat)
         bpp = 8 * len(data) / file.pixels
@@ -164,6 +168,21 @@ def evaluate(
         wall_s=time.perf_counter() - started_s,
         streams_per_image=codec.entropy_model.num_streams,
     )
+
+
+@contextlib.contextmanager
+def _memory_for(file: ImageFile) -> Iterator[None]:
+    """An image is coded whole: where memory is too small for it, there is nothing smaller to try."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        place = where_memory_ran_out(error)
+        if place is None:
+            raise
+        raise OutOfMemory(
+            f"{place} memory ran out while {file.name} of {file.width_px}x{file.height_px} px was "
+            f"coded ({first_words(error)}); {WAY_OUT}"
+        ) from error
 
 
 def pixel_digest(x_hat: Tensor) -> str:

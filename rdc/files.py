@@ -1,9 +1,11 @@
-"""Files that survive a crash: whole or absent, never half written."""
+"""Files that survive a crash: whole or absent, never half written, and known to be what was written."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import hashlib
 import json
 import os
 import tempfile
@@ -15,11 +17,51 @@ from typing import Any
 from rdc.errors import UserError
 
 _LOCK_POLL_S = 0.1
+CHECKSUM = "checksum"
+
+# What says that the place cannot take files, whatever is written: full, read-only, forbidden, broken.
+_STORAGE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ESTALE,
+}
 
 
-def atomic_write_bytes(path: str | Path, data: bytes) -> None:
-    """Write beside `path`, flush to the disk, rename over it: a reader sees the old file or the new one."""
-    path = Path(path)
+class StorageError(OSError, UserError):
+    """A folder that takes no files: full, read-only, forbidden or broken. Says nothing about what was run."""
+
+
+@contextlib.contextmanager
+def storing(path: str | Path) -> Iterator[None]:
+    """Work on files at `path`; what the disk refuses becomes a StorageError with the way out."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        if error.errno not in _STORAGE:
+            raise
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror}); make room there or permit writing, and "
+            "repeat the command: what is finished is kept"
+        ) from error
+
+
+def atomic_write_bytes(path: str | Path, data: bytes | memoryview) -> None:
+    """Write beside `path`, flush to the disk, rename over it: a reader sees the old file or the new one.
+
+    StorageError if the disk does not take it; the old file then stands.
+    """
+    with storing(path):
+        _atomic_write(Path(path), data)
+
+
+def _atomic_write(path: Path, data: bytes | memoryview) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
@@ -59,10 +101,59 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: is not valid JSON ({text}); delete it and repeat what wrote it") from None
 
 
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content with a checksum of itself, by which `is_intact` knows it again after reading."""
+    return {**content, CHECKSUM: _checksum(content)}
+
+
+def is_intact(content: Mapping[str, Any]) -> bool:
+    """Whether the checksum of what was read is right. Content without one, of older releases, counts."""
+    return CHECKSUM not in content or content[CHECKSUM] == _checksum(content)
+
+
+def write_sealed(path: str | Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Write JSON with its checksum; returns what the file then holds."""
+    whole = sealed(content)
+    atomic_write_json(path, whole)
+    return whole
+
+
+def read_sealed(path: str | Path) -> dict[str, Any]:
+    """The JSON object in the file; UserError if it is missing, damaged, or not what was written."""
+    content = read_json(path)
+    if not isinstance(content, dict) or not is_intact(content):
+        raise UserError(f"{path}: is damaged (its content does not match its checksum); delete it and repeat")
+    return content
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file, so that it can be examined and is not met again; returns its new path."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged{number}")).exists():
+        number += 1
+    with storing(path):
+        os.replace(path, aside)
+    return aside
+
+
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Delete what killed writers of `name` left half written; nobody else may be writing there now."""
+    for path in folder.glob(f".{name}.*.tmp"):
+        with contextlib.suppress(FileNotFoundError), storing(path):
+            path.unlink()
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """Of the values alone: neither the order of the keys nor the layout of the file enters."""
+    values = {key: value for key, value in content.items() if key != CHECKSUM}
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 def append_jsonl(path: str | Path, *rows: Mapping[str, Any]) -> None:
     """Append one line per row in a single write, so that a reader beside us never sees rows mixed up."""
     lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
-    with open(path, "ab") as file:
+    with storing(path), open(path, "ab") as file:
         file.write(lines.encode())
 
 

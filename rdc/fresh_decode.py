@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from rdc.errors import UserError
+from rdc.files import storing
 from rdc.lean_import import lean_compressai
+from rdc.processes import die_with, package_path
 
 _TIMEOUT_S = 600.0
 
@@ -25,7 +27,7 @@ def decodes_alike(
     checkpoint: Path, files: Sequence[bytes], pixel_sha256: Sequence[str], *, device: str, threads: int
 ) -> tuple[bool, str | None]:
     """(whether a new interpreter decodes all files to these pixels, the first difference in words)."""
-    with tempfile.TemporaryDirectory(prefix="rdc-decode-") as folder:
+    with storing(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="rdc-decode-") as folder:
         paths = [Path(folder, f"{number:04}.rdc") for number in range(len(files))]
         for path, data in zip(paths, files, strict=True):
             path.write_bytes(data)
@@ -39,10 +41,10 @@ def decodes_alike(
 
 
 def _run(checkpoint: Path, paths: Sequence[Path], *, device: str, threads: int) -> list[dict[str, Any]]:
-    arguments = ["--device", device, "--threads", str(threads), str(checkpoint.resolve()), *map(str, paths)]
+    options = ["--device", device, "--threads", str(threads), "--parent", str(os.getpid())]
     done = subprocess.run(
-        [sys.executable, "-m", "rdc.fresh_decode", *arguments],
-        env={**os.environ, "PYTHONPATH": _package_path()},
+        [sys.executable, "-m", "rdc.fresh_decode", *options, str(checkpoint.resolve()), *map(str, paths)],
+        env={**os.environ, "PYTHONPATH": package_path()},
         capture_output=True,
         text=True,
         timeout=_TIMEOUT_S,
@@ -52,13 +54,6 @@ def _run(checkpoint: Path, paths: Sequence[Path], *, device: str, threads: int) 
         last_line = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise RuntimeError(f"the decoding interpreter ended with {done.returncode}: {last_line}")
     return answers
-
-
-def _package_path() -> str:
-    """The running package first, so that the new interpreter finds the same code from any folder."""
-    root = str(Path(__file__).resolve().parent.parent)
-    inherited = os.environ.get("PYTHONPATH")
-    return f"{root}{os.pathsep}{inherited}" if inherited else root
 
 
 def _answer(codec: Any, own_hash: bytes, path: str) -> dict[str, str]:
@@ -79,17 +74,21 @@ def _answer(codec: Any, own_hash: bytes, path: str) -> dict[str, str]:
 def main(arguments: Sequence[str]) -> None:
     import argparse
 
+    parser = argparse.ArgumentParser(prog="python -m rdc.fresh_decode")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--parent", type=int, help="process whose end ends this one")
+    parser.add_argument("checkpoint")
+    parser.add_argument("files", nargs="+")
+    options = parser.parse_args(arguments)
+    if options.parent is not None:
+        die_with(options.parent)
+
     lean_compressai()
 
     from rdc.checkpoint import load_model, model_hash
     from rdc.machine import resolve_device, set_threads
 
-    parser = argparse.ArgumentParser(prog="python -m rdc.fresh_decode")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("checkpoint")
-    parser.add_argument("files", nargs="+")
-    options = parser.parse_args(arguments)
     set_threads(options.threads)
     codec, metadata = load_model(options.checkpoint)
     codec.set_transform_precision(metadata["extra"].get("precision", "fp32"))

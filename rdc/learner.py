@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rdc.ddp import Alone
 from rdc.loss import rate_weight, training_loss
+from rdc.memory import WAY_OUT, OutOfMemory, first_words, where_memory_ran_out
 from rdc.models.codec import Codec
 from rdc.spec import Recipe
 
@@ -40,15 +42,19 @@ class Learner:
     """The codec in training. rate_scale lowers the learning rate after a divergence.
 
     micro_batch: images per forward pass; gradients of several passes add up to those of the whole batch.
+    team: the processes that share each batch; every one ends each step with the same weights.
     """
 
-    def __init__(self, codec: Codec, recipe: Recipe, *, lmbda: float, seed: int) -> None:
+    def __init__(
+        self, codec: Codec, recipe: Recipe, *, lmbda: float, seed: int, team: Alone | None = None
+    ) -> None:
         self.codec = codec
         self.recipe = recipe
         self.lmbda = lmbda
         self.seed = seed
         self.rate_scale = 1.0
         self.micro_batch = recipe.batch_size
+        self._team = team or Alone()
         quantiles = {name for name, _ in codec.named_parameters() if name.endswith("quantiles")}
         self._weights = {name: p for name, p in codec.named_parameters() if name not in quantiles}
         self._quantiles = {name: p for name, p in codec.named_parameters() if name in quantiles}
@@ -62,21 +68,48 @@ class Learner:
     def update(self, x: Tensor, step: int) -> Tensor:
         """One step on x, (B, 3, H, W) in [0, 1]; returns STATISTICS as a tensor, without waiting for it.
 
-        step counts from 0 and, with the seed, decides the noise: a resumed run draws the same.
+        x: of a batch that a team shares, this process's images. step counts from 0 and, with the seed and the
+        place of an image in the batch, decides the noise: a resumed run draws the same. An error of memory
+        leaves everything as it was before the step, except OutOfMemory.
         """
-        self._seed_noise(step)
+        statistics = self._gradients(x, step)
+        try:
+            self._team.add_up([p.grad for p in self._parameters() if p.grad is not None], statistics)
+            self._apply(step)
+        except (MemoryError, RuntimeError) as error:
+            place = where_memory_ran_out(error)
+            if place is None:
+                raise
+            raise OutOfMemory(
+                f"{place} memory ran out in the optimiser at step {step} ({first_words(error)}); {WAY_OUT}"
+            ) from error
+        return statistics
+
+    def _gradients(self, x: Tensor, step: int) -> Tensor:
+        """Put this process's part of the gradients into the parameters; returns its part of STATISTICS."""
         weight = rate_weight(step, self.recipe.rate_ramp_steps)
+        batch_size, first = self._team.place(len(x), self.recipe.batch_size)
         self._optimizer.zero_grad(set_to_none=True)
         self._aux_optimizer.zero_grad(set_to_none=True)
         statistics = torch.zeros(len(STATISTICS), device=self._device)
         for part in x.split(self.micro_batch):
+            self._seed_noise(step, first)
             terms = training_loss(self.codec(part), part, self.lmbda, rate_weight=weight)
-            share = len(part) / len(x)
+            share = len(part) / batch_size
             (terms.loss * share).backward()
             statistics[:3] += torch.stack(terms).detach() * share
-        aux_loss = self.codec.aux_loss()
-        aux_loss.backward()
-        statistics[3] = aux_loss.detach()
+            first += len(part)
+        if self._team.is_first:
+            # It depends on no image: once for the team.
+            aux_loss = self.codec.aux_loss()
+            aux_loss.backward()
+            statistics[3] = aux_loss.detach()
+        else:
+            for p in self._quantiles.values():
+                p.grad = torch.zeros_like(p)
+        return statistics
+
+    def _apply(self, step: int) -> None:
         nn.utils.clip_grad_norm_(self._weights.values(), self.recipe.grad_clip_norm, foreach=True)
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
@@ -85,7 +118,9 @@ class Learner:
         if self._average:
             weights = [p.detach() for p in self._weights.values()]
             torch._foreach_lerp_(self._average, weights, 1.0 - ema_decay(self.recipe, step))
-        return statistics
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [*self._weights.values(), *self._quantiles.values()]
 
     def learning_rate(self, step: int) -> float:
         return self.rate_scale * learning_rate(self.recipe, step)
@@ -135,9 +170,11 @@ class Learner:
             _copy_weights(self.codec, before)
             self.codec.train(was_training)
 
-    def _seed_noise(self, step: int) -> None:
-        # torch keeps only 32 bits of a CPU seed, so both numbers are mixed into 32 bits.
-        mixed = int(np.random.SeedSequence((self.seed, step)).generate_state(1)[0])
+    def _seed_noise(self, step: int, first: int) -> None:
+        """first: place in the whole batch of the first image of a pass, whichever process runs it."""
+        # torch keeps only 32 bits of a CPU seed, so all numbers are mixed into 32 bits.
+        numbers = (self.seed, step, first) if first else (self.seed, step)
+        mixed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
         if self._device.type == "cuda":
             torch.cuda.manual_seed(mixed)
         else:

@@ -9,10 +9,11 @@ import json
 import os
 import platform
 import re
+import resource
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from rdc.spec import SEMANTICS_VERSION
 
 # Below this gain bf16 would cost quality for nothing.
 BF16_WORTHWHILE = 1.3
+CONTEXT_MB = 600.0  # a CUDA context with its kernels, before the first tensor
 _PROBE_ROUNDS = 5
 _PROBE_SHAPE = (4, 128, 32, 32)
 
@@ -66,6 +68,45 @@ def resolve_device(device: str) -> torch.device:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device={device!r}: torch sees no CUDA device here; use device=cpu or device=auto")
     return torch.device(device)
+
+
+def memory_peaks_mb(device: torch.device) -> dict[str, float]:
+    """Most memory that this process has had in use so far, and has kept from others, in MiB.
+
+    Of the GPU, where torch keeps more than it uses; else of the host, where both are the same.
+    """
+    if device.type == "cuda":
+        used, kept = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
+    else:
+        used = kept = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"peak_memory_mb": round(used / 2**20, 1), "peak_reserved_mb": round(kept / 2**20, 1)}
+
+
+def device_memory_mb(device: torch.device) -> float:
+    """All memory of the GPU, or of the host, in MiB."""
+    if device.type == "cuda":
+        return round(torch.cuda.get_device_properties(device).total_memory / 2**20, 1)
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20, 1)
+
+
+def memory_warning(
+    peaks_reserved_mb: Sequence[float], device_memory_mb: float, *, slots: int, context_mb: float = CONTEXT_MB
+) -> str | None:
+    """One line if the largest trials so far, `slots` of them at a time on one device, would not fit there.
+
+    peaks_reserved_mb: of the trials that have ended. context_mb: what each process takes besides.
+    """
+    largest = sorted(peaks_reserved_mb, reverse=True)[:slots]
+    if slots < 2 or not largest:
+        return None
+    # Fewer have ended than run at a time: the others may become as large as the smallest of these.
+    needed_mb = sum(largest) + largest[-1] * (slots - len(largest)) + slots * context_mb
+    if needed_mb <= device_memory_mb:
+        return None
+    return (
+        f"{slots} trials at a time on one device can need {needed_mb / 1024:.1f} GiB of its "
+        f"{device_memory_mb / 1024:.1f} GiB; raise cluster.gpus_per_trial or lower cluster.slots"
+    )
 
 
 def device_name(device: torch.device) -> str:

@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from rdc.bitstream import decode_image, encode_image
 from rdc.checkpoint import load_model, model_hash
 from rdc.data import read_rgb
 from rdc.errors import UserError
-from rdc.files import atomic_write_json
+from rdc.files import write_sealed
 from rdc.machine import (
     device_name,
     device_slug,
@@ -35,7 +36,7 @@ from rdc.machine import (
     synchronize,
 )
 from rdc.models.codec import Codec, build
-from rdc.result import architecture_label
+from rdc.result import architecture_label, set_damaged_aside
 from rdc.spec import arch_id, parse_model
 
 SCHEMA_VERSION = 1
@@ -112,8 +113,7 @@ def time_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
         **dataclasses.asdict(timing),
         "environment": environment(device),
     }
-    atomic_write_json(payload["out"], result)
-    return result
+    return write_sealed(payload["out"], result)
 
 
 @torch.no_grad()
@@ -210,12 +210,23 @@ def _codec(payload: Mapping[str, Any]) -> tuple[Codec, str]:
         codec = build(spec)
         codec.update(force=True, update_quantiles=True)
         return codec, "random"
-    codec, metadata = load_model(path)
+    codec, metadata = _trained(Path(path))
     if codec.spec != spec:
         raise UserError(
             f"{path}: holds architecture {arch_id(codec.spec)}, not {arch_id(spec)}; name its own"
         )
     return codec, f"trained {metadata['extra'].get('spec_id', 'elsewhere')}"
+
+
+def _trained(path: Path) -> tuple[Codec, dict[str, Any]]:
+    """As `load_model`. Damaged weights of a trial are set aside: the sweep's command then trains it again."""
+    try:
+        return load_model(path)
+    except UserError as error:
+        cause = set_damaged_aside(path.parent, every_byte=True)
+        if cause is None:
+            raise
+        raise UserError(f"{path.parent}: {cause}; repeat the command to train it again") from error
 
 
 def _image(path: str | None, height_px: int, width_px: int) -> Tensor:

@@ -211,6 +211,8 @@ class RunSettings:
     fresh_decode_images: how many evaluation bitstreams a newly started interpreter decodes; -1 for all.
     checkpoint_every_s: how often resume.pt may be replaced, by the last state that training can roll back to.
     warm_start_checkpoint: file of the weights that the trial starts from, or that it measures untrained.
+    stop_at_step: pause after this many steps, with a checkpoint from which training goes on without a trace.
+    processes: how many share each batch of the training, one GPU each where there are GPUs.
     """
 
     folder: str
@@ -227,10 +229,15 @@ class RunSettings:
     cache_gb: float = 4.0
     warm_start_checkpoint: str | None = None
     validation_manifest: str | None = None
+    stop_at_step: int | None = None
+    processes: int = 1
 
     def __post_init__(self) -> None:
         require_number("cluster.cpus_per_trial", self.threads, least=1)
         require_number("data.cache_gb", self.cache_gb, least=0)
+        require_number("run.processes", self.processes, least=1)
+        if self.stop_at_step is not None:
+            require_number("run.stop_at_step", self.stop_at_step, least=1)
         check_run_numbers(self)
 
 

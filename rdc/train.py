@@ -6,20 +6,26 @@ import dataclasses
 import logging
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from rdc.data import PixelCache
+from rdc.ddp import Alone
+from rdc.files import write_sealed
 from rdc.learner import STATISTICS, Learner
-from rdc.loss import bits, rd_loss
-from rdc.metrics import finite_or_none, mse, psnr_db, to_8bit
+from rdc.loss import rd_loss
+from rdc.memory import WAY_OUT, OutOfMemory, Place, first_words, where_memory_ran_out
+from rdc.metrics import finite_or_none, psnr_db
 from rdc.models.codec import Codec
+from rdc.preempt import StoppedEarly
+from rdc.result import RUNG_FILE
 from rdc.resume import MetricsLog, Progress, ResumePoint, save_resume
 from rdc.spec import RunSettings, TrialSpec
+from rdc.validation import slope_start, validate, write_validation
 
 _log = logging.getLogger(__name__)
 
@@ -28,23 +34,10 @@ ROLLBACK_RATE_FACTOR = 0.5
 SNAPSHOT_STEPS = 50
 # A mean loss this many times the best one so far is no training noise: images differ by less than 20 times.
 EXPLODED_FACTOR = 50.0
-VALIDATION_SIDE_PX = 256
-VALIDATION_IMAGES = 32
-SLOPE_SHARE = 0.2
 
 
 class TrainingDiverged(RuntimeError):
     """The loss exploded again after every roll-back; the text names the cause and the step."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Validation:
-    """Means over the validation images; bpp is estimated from likelihoods."""
-
-    rd_loss: float
-    bpp: float
-    psnr_db: float
-    images: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +49,22 @@ class TrainLog:
     micro_batch: int
     rollbacks: list[dict[str, Any]]
     resumed_at_steps: list[int]
+    out_of_memory: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, progress: Progress, *, micro_batch: int) -> TrainLog:
+        return cls(
+            steps=progress.step,
+            wall_s=progress.elapsed_s,
+            micro_batch=micro_batch,
+            rollbacks=progress.rollbacks,
+            resumed_at_steps=progress.resumed_at_steps,
+            out_of_memory=progress.out_of_memory,
+        )
+
+
+def _never() -> bool:
+    return False
 
 
 def train(
@@ -67,22 +76,23 @@ def train(
     validation: PixelCache,
     metrics: MetricsLog,
     resume: ResumePoint | None = None,
+    preempted: Callable[[], bool] = _never,
+    team: Alone | None = None,
 ) -> TrainLog:
-    """Train in place, and leave the averaged weights in the codec. Raises TrainingDiverged."""
-    trainer = _Trainer(codec, spec, run, crops=crops, validation=validation, metrics=metrics)
+    """Train in place, and leave the averaged weights in the codec.
+
+    preempted: asked before each step; on True the state is written to resume.pt and StoppedEarly raised, as
+    at run.stop_at_step. team: the processes that share each batch; the first of them writes the files.
+    Raises TrainingDiverged, OutOfMemory.
+    """
+    trainer = _Trainer(codec, spec, run, crops=crops, validation=validation, metrics=metrics, team=team)
+    trainer.preempted = preempted
     if resume is not None:
         trainer.continue_from(resume)
     with _fast_kernels():
         trainer.run_to_the_end()
     trainer.learner.adopt_average()
-    progress = trainer.progress
-    return TrainLog(
-        steps=progress.step,
-        wall_s=progress.elapsed_s,
-        micro_batch=trainer.learner.micro_batch,
-        rollbacks=progress.rollbacks,
-        resumed_at_steps=progress.resumed_at_steps,
-    )
+    return TrainLog.of(trainer.progress, micro_batch=trainer.learner.micro_batch)
 
 
 class _Trainer:
@@ -95,11 +105,14 @@ class _Trainer:
         crops: PixelCache,
         validation: PixelCache,
         metrics: MetricsLog,
+        team: Alone | None = None,
     ) -> None:
         codec.set_transform_precision(spec.precision)
         codec.train()
-        self.learner = Learner(codec, spec.recipe, lmbda=spec.lmbda, seed=spec.seed)
+        self._team = team or Alone()
+        self.learner = Learner(codec, spec.recipe, lmbda=spec.lmbda, seed=spec.seed, team=self._team)
         self.progress = Progress()
+        self.preempted: Callable[[], bool] = _never
         self._spec = spec
         self._run = run
         self._crops = crops
@@ -114,12 +127,16 @@ class _Trainer:
     def continue_from(self, resume: ResumePoint) -> None:
         self._restore(resume)
         self.progress.resumed_at_steps.append(self.progress.step)
-        self._good = self._saved = self._snapshot()
+        self._good = self._saved = (
+            self._snapshot() if resume.good is None else self._with_history(resume.good)
+        )
         self._metrics.event("resume", step=self.progress.step)
 
     def run_to_the_end(self) -> None:
         steps, run = self._spec.recipe.steps, self._run
         while self.progress.step < steps:
+            if (status := self._asked_to_stop()) is not None:
+                self._stop(status)
             self._one_step()
             step = self.progress.step
             if (step % run.log_every == 0 or step == steps) and not self._log_window():
@@ -135,7 +152,8 @@ class _Trainer:
 
     def _one_step(self) -> None:
         step, recipe = self.progress.step, self._spec.recipe
-        x = self._crops.crops_uint8(step, recipe.batch_size, recipe.crop_px, self._spec.seed)
+        share = self._team.share(recipe.batch_size)
+        x = self._crops.crops_uint8(step, recipe.batch_size, recipe.crop_px, self._spec.seed, share)
         x = x.to(self._device, non_blocking=True).float().div_(255)
         self._window += self._update(x, step)
         self.progress.step += 1
@@ -143,17 +161,37 @@ class _Trainer:
         self._timed_steps += 1
 
     def _update(self, x: Tensor, step: int) -> Tensor:
-        """One step; where the device's memory is too small, the same step in smaller parts from now on."""
+        """One step; where memory is too small for it, the same step in smaller parts from now on."""
         while True:
             try:
                 return self.learner.update(x, step)
-            except torch.OutOfMemoryError:
-                if self.learner.micro_batch == 1:
+            except (MemoryError, RuntimeError) as error:
+                place = where_memory_ran_out(error)
+                if place is None:
                     raise
-                self.learner.micro_batch = -(-self.learner.micro_batch // 2)
+                if min(self.learner.micro_batch, len(x)) == 1:
+                    raise OutOfMemory(self._nothing_smaller(place, step, error)) from error
+            # Not inside the handler: the error's traceback holds the tensors that were too many.
+            if place == "cuda":
                 torch.cuda.empty_cache()
-                _log.warning("out of device memory: now %d images per pass", self.learner.micro_batch)
-                self._metrics.event("micro_batch", step=step, micro_batch=self.learner.micro_batch)
+            # A process of a team has fewer images than the batch: what it can pass at once is what counts.
+            self._use_micro_batch(-(-min(self.learner.micro_batch, len(x)) // 2), place, step)
+
+    def _use_micro_batch(self, micro_batch: int, place: str, step: int) -> None:
+        self.learner.micro_batch = micro_batch
+        entry = {"step": step, "device": place, "micro_batch": micro_batch}
+        self.progress.out_of_memory = [*self.progress.out_of_memory, entry]
+        self._team.ran_out(place)
+        _log.warning("out of %s memory at step %d: now %d images per pass", place, step, micro_batch)
+        self._metrics.event("micro_batch", **entry)
+
+    def _nothing_smaller(self, place: Place, step: int, error: Exception) -> str:
+        tried = [self._spec.recipe.batch_size, *(e["micro_batch"] for e in self.progress.out_of_memory)]
+        sizes = ", ".join(map(str, dict.fromkeys(tried)))
+        return (
+            f"{place} memory ran out at step {step} with a single image of {self._spec.recipe.crop_px} px "
+            f"per pass (tried {sizes} images; {first_words(error)}); {WAY_OUT}"
+        )
 
     def _log_window(self) -> bool:
         """Write the means since the last line; False if they made training go back."""
@@ -210,15 +248,16 @@ class _Trainer:
     def _roll_back(self, cause: str) -> None:
         """Weights and optimisers of the last good state, and half the learning rate."""
         self._tick()
-        step, elapsed_s, rollbacks = self.progress.step, self.progress.elapsed_s, self.progress.rollbacks
+        step, rollbacks, good = self.progress.step, self.progress.rollbacks, self._good
         if len(rollbacks) >= MAX_ROLLBACKS:
             raise TrainingDiverged(
                 f"{cause}; gave up after {MAX_ROLLBACKS} roll-backs with lower learning rates"
             )
         rate_scale = self.learner.rate_scale * ROLLBACK_RATE_FACTOR
-        self._restore(self._good)
+        micro_batch = self.learner.micro_batch
+        self._restore(self._with_history(good))
         self.learner.rate_scale = rate_scale
-        self.progress.elapsed_s = elapsed_s
+        self.learner.micro_batch = micro_batch  # what was too much then is too much now
         rate = self.learner.learning_rate(self.progress.step)
         rollback = {"step": step, "to_step": self.progress.step, "cause": cause, "learning_rate": rate}
         self.progress.rollbacks = [*rollbacks, rollback]
@@ -226,7 +265,55 @@ class _Trainer:
         self._good = self._snapshot()  # the same weights, with the new rate and the record of why
         _log.warning("rolled back to step %d: %s", self.progress.step, cause)
 
+    def _with_history(self, point: ResumePoint) -> ResumePoint:
+        """An older state that knows what has happened since then."""
+        now = self.progress
+        progress = dataclasses.replace(
+            point.progress,
+            elapsed_s=now.elapsed_s,
+            resumed_at_steps=now.resumed_at_steps,
+            out_of_memory=now.out_of_memory,
+        )
+        return dataclasses.replace(point, progress=progress, good=None)
+
+    def _asked_to_stop(self) -> Literal["paused", "preempted"] | None:
+        step, stop_at_step = self.progress.step, self._run.stop_at_step
+        wanted, micro_batch, place = self._team.agree(self.preempted(), self.learner.micro_batch)
+        if micro_batch < self.learner.micro_batch:
+            self._use_micro_batch(micro_batch, place, step)
+        if stop_at_step is not None and stop_at_step <= step:
+            return "paused"
+        return "preempted" if wanted else None
+
+    def _stop(self, status: Literal["paused", "preempted"]) -> None:
+        """Write the very state that is reached, and the one to return to if it turns out to be diverging."""
+        rung = self._rung() if status == "paused" and self._team.is_first else {}
+        if self.progress.step and self._team.is_first:
+            point = self._snapshot()
+            good = None if self._good.progress.step == point.progress.step else self._good
+            self._write(dataclasses.replace(point, good=good))
+        if rung:
+            write_sealed(Path(self._run.folder) / RUNG_FILE, rung)
+        _log.info("%s at step %d", status, self.progress.step)
+        raise StoppedEarly(status, **{"step": self.progress.step, **rung})
+
+    def _rung(self) -> dict[str, Any]:
+        """The validation here, of weights that may be broken without anybody having noticed."""
+        step = self.progress.step
+        if self._metrics.validation_at(step) is None and self.learner.is_finite():
+            self._validate()
+        row = self._metrics.validation_at(step) or {}
+        self._tick()
+        return {
+            "spec_id": self._spec.spec_id,
+            "step": step,
+            **{f"val_{name}": row.get(f"val/{name}") for name in ("rd_loss", "bpp", "psnr_db")},
+            "elapsed_s": round(self.progress.elapsed_s, 3),
+        }
+
     def _validate(self) -> None:
+        if not self._team.is_first:
+            return
         with self.learner.averaged() as codec:
             codec.update(force=True, update_quantiles=True)
             result = validate(codec, self._validation, self._spec.lmbda)
@@ -241,15 +328,19 @@ class _Trainer:
         point = self._good
         if self.progress.step == self._spec.recipe.steps and self.learner.is_finite():
             point = self._snapshot()
-        if point is not self._saved:
-            save_resume(Path(self._run.folder), point, spec_id=self._spec.spec_id)
-            self._saved = point
+        if point is not self._saved and self._team.is_first:
+            self._write(point)
         self._last_save_s = time.monotonic()
+
+    def _write(self, point: ResumePoint) -> None:
+        self._metrics.sync()
+        save_resume(Path(self._run.folder), point, spec_id=self._spec.spec_id)
+        self._saved = point
 
     def _snapshot(self) -> ResumePoint:
         self._tick()
         progress = dataclasses.replace(self.progress, window=self._window.tolist())
-        return ResumePoint(progress, self.learner.state(), self._metrics.size_bytes)
+        return ResumePoint(progress, self.learner.state(), self._metrics.mark())
 
     def _restore(self, point: ResumePoint) -> None:
         self.learner.restore(point.learner)
@@ -257,6 +348,7 @@ class _Trainer:
             point.progress,
             rollbacks=list(point.progress.rollbacks),
             resumed_at_steps=list(point.progress.resumed_at_steps),
+            out_of_memory=list(point.progress.out_of_memory),
         )
         self._window = torch.tensor(point.progress.window, device=self._device)
 
@@ -265,58 +357,6 @@ class _Trainer:
         self.progress.elapsed_s += now_s - self._last_tick_s
         self._timed_s += now_s - self._last_tick_s
         self._last_tick_s = now_s
-
-
-@torch.no_grad()
-def validate(codec: Codec, images: PixelCache, lmbda: float) -> Validation:
-    """Estimated rate and 8-bit rounded pixels, on the centres of at most VALIDATION_IMAGES images."""
-    device = next(codec.parameters()).device
-    was_training = codec.training
-    codec.eval()
-    rates, errors = [], []
-    for index in range(min(len(images), VALIDATION_IMAGES)):
-        x = _centre(images.tensor(index)).to(device)
-        output = codec(x)
-        rates.append(float(bits(output["likelihoods"])) / (x.shape[-2] * x.shape[-1]))
-        errors.append(mse(to_8bit(x), to_8bit(output["x_hat"])))
-    codec.train(was_training)
-    losses = [rd_loss(bpp, error, lmbda) for bpp, error in zip(rates, errors, strict=True)]
-    return Validation(
-        rd_loss=float(np.mean(losses)),
-        bpp=float(np.mean(rates)),
-        psnr_db=float(np.mean([psnr_db(error) for error in errors])),
-        images=len(losses),
-    )
-
-
-def write_validation(metrics: MetricsLog, step: int, result: Validation) -> None:
-    values = {"rd_loss": result.rd_loss, "bpp": result.bpp, "psnr_db": finite_or_none(result.psnr_db)}
-    metrics.points(step, **{f"val/{name}": value for name, value in values.items()})
-
-
-def slope_start(steps: int) -> int:
-    """The step whose validation the final one is compared with, to see how fast the loss still falls."""
-    return round((1 - SLOPE_SHARE) * steps)
-
-
-def rd_loss_slope(rows: list[dict[str, Any]], steps: int) -> float | None:
-    """Change of the validation rd_loss over the last fifth of the steps, per 1,000 steps.
-
-    Negative: still improving. From the metrics of a finished training; None if either end was not validated.
-    Training losses would not do: each step draws other crops, and the trend drowns in that.
-    """
-    at = {row["step"]: row["val/rd_loss"] for row in rows if "val/rd_loss" in row}
-    start = slope_start(steps)
-    if start == steps or start not in at or steps not in at:
-        return None
-    return float(at[steps] - at[start]) / (steps - start) * 1000
-
-
-def _centre(x: Tensor) -> Tensor:
-    """The middle of an image, at most VALIDATION_SIDE_PX on each side."""
-    height, width = (min(side, VALIDATION_SIDE_PX) for side in x.shape[-2:])
-    top, left = (x.shape[-2] - height) // 2, (x.shape[-1] - width) // 2
-    return x[..., top : top + height, left : left + width]
 
 
 def _fast_kernels() -> Any:

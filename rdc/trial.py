@@ -5,47 +5,63 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import resource
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import compressai.entropy_models  # noqa: F401  takes seconds: paid once by whoever forks trials
+# Both take seconds of CPU, paid once by whoever forks trials. The first optimiser would import the second.
+import compressai.entropy_models  # noqa: F401
 import torch
+import torch._dynamo
 
-from rdc.checkpoint import load_model, save_model
+from rdc.checkpoint import save_model
 from rdc.complexity import measure
 from rdc.data import ImageSet, PixelCache, split
+from rdc.ddp import Alone, TeamFailed, train_in_processes
 from rdc.errors import UserError
 from rdc.evaluate import Evaluation, evaluate
-from rdc.files import atomic_write_json, read_json
+from rdc.files import (
+    StorageError,
+    atomic_write_json,
+    read_json,
+    remove_leftovers,
+    storing,
+)
 from rdc.fresh_decode import decodes_alike
-from rdc.machine import device_name, environment, node_hash, resolve_device, set_threads
-from rdc.models.codec import Codec, build
-from rdc.models.layers.wavelet import start_as_wavelet
+from rdc.learner import Learner
+from rdc.machine import (
+    device_memory_mb,
+    device_name,
+    environment,
+    memory_peaks_mb,
+    node_hash,
+    resolve_device,
+    set_threads,
+)
+from rdc.memory import give_back, in_words
+from rdc.models.codec import Codec
+from rdc.preempt import Preemption, StoppedEarly
 from rdc.result import (
-    RESULT_FILE,
+    MODEL_FILE,
     identity,
     read_any,
     read_finished,
+    set_damaged_aside,
     shares_of_paper,
+    write_result,
 )
-from rdc.resume import MetricsLog, ResumePoint, drop_resume, open_resume
+from rdc.resume import NO_METRICS, MetricsLog, NoMetrics, ResumePoint, drop_resume, open_resume
 from rdc.spec import RunSettings, TrialSpec, parse, parse_trial, to_plain
-from rdc.train import TrainLog, Validation, rd_loss_slope, train, validate, write_validation
-from rdc.zoo import load_external
+from rdc.start import starting_codec
+from rdc.train import TrainLog, train
+from rdc.validation import Validation, rd_loss_slope, validate, write_validation
 
 _log = logging.getLogger(__name__)
 
-SPEC_FILE, MODEL_FILE, LOG_FILE, GRID_FILE = (
-    "spec.json",
-    "model.safetensors",
-    "log.txt",
-    "reconstructions.png",
-)
+SPEC_FILE, LOG_FILE, GRID_FILE = "spec.json", "log.txt", "reconstructions.png"
 
 
 def run_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,63 +74,99 @@ def run_trial(spec: TrialSpec, run: RunSettings) -> dict[str, Any]:
     """Train, code, measure; returns what result.json in run.folder then holds.
 
     A finished trial is read, not run again. A failed one gives a result too: status "failed" and the cause.
+    One that is paused (run.stop_at_step) or preempted (rdc.preempt) leaves no result.json, returns its status
+    and step, and goes on from there when it is run again. StorageError where the folder takes no files: that
+    says nothing about the trial.
     """
     folder = Path(run.folder)
-    folder.mkdir(parents=True, exist_ok=True)
     finished = read_finished(folder, spec_id=spec.spec_id)
     if finished is not None:
         drop_resume(folder)  # a kill right after the result may have left it
         return finished
-    attempt = 1 + int((read_any(folder) or {}).get("attempt", 0))
-    atomic_write_json(folder / SPEC_FILE, spec.to_dict())
-    with _logging_to(folder / LOG_FILE):
-        try:
-            result = _Trial(spec, run).run()
-        except Exception as error:  # a failed trial is data; the sweep goes on
-            _log.error("trial %s failed:\n%s", spec.spec_id, traceback.format_exc())
-            result = _failure(spec, error)
-    result = {**identity(spec), **result, "attempt": attempt}
-    atomic_write_json(folder / RESULT_FILE, result)
-    if result["status"] != "failed":
-        drop_resume(folder)  # not before the result is on the disk: until then it is all there is
+    preemption = Preemption()
+    with preemption.listening(), storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+        attempt = 1 + int((read_any(folder) or {}).get("attempt", 0))
+        atomic_write_json(folder / SPEC_FILE, spec.to_dict())
+        with _logging_to(folder / LOG_FILE):
+            result = _attempt(spec, run, preemption)
+        if result["status"] not in ("paused", "preempted"):
+            result = write_result(folder, {**identity(spec), **result, "attempt": attempt})
+        if result["status"] not in ("paused", "preempted", "failed"):
+            drop_resume(folder)  # not before the result is on the disk: until then it is all there is
     return result
+
+
+def _attempt(spec: TrialSpec, run: RunSettings, preemption: Preemption) -> dict[str, Any]:
+    """The trial's own part of the result, however it ends."""
+    trial = None
+    try:
+        trial = _Trial(spec, run, preemption)
+        return trial.run()
+    except StoppedEarly as stopped:
+        return {"status": stopped.status, "step": trial.step if trial else 0, **stopped.answer}
+    except StorageError:
+        raise
+    except Exception as error:  # a failed trial is data; the sweep goes on
+        if preemption.wanted:  # the request ends also what the trial has started, and that may come first
+            return {"status": "preempted", "step": trial.step if trial else 0}
+        if _is_storage(error):
+            raise
+        _log.error("trial %s failed:\n%s", spec.spec_id, traceback.format_exc())
+        return _failure(error)
+
+
+def train_share(
+    payload: Mapping[str, Any], team: Alone, device: torch.device, *, preempted: Callable[[], bool]
+) -> None:
+    """One process's part of a training over several; the payload is that of the trial."""
+    spec = parse_trial(payload["spec"])
+    run = parse(RunSettings, dict(payload["run"]), where="run")
+    with _logging_to(Path(run.folder) / LOG_FILE):
+        _Trial(spec, run, Preemption(), device=device).train_share(team, preempted)
 
 
 class _Trial:
     """The steps of a trial in order, and what they hand to each other."""
 
-    def __init__(self, spec: TrialSpec, run: RunSettings) -> None:
+    def __init__(
+        self, spec: TrialSpec, run: RunSettings, preemption: Preemption, *, device: torch.device | None = None
+    ) -> None:
         self.spec = spec
         self.run_settings = run
         self.folder = Path(run.folder)
-        self.device = resolve_device(run.device)
+        self.device = device or resolve_device(run.device)
         self.metrics = MetricsLog(self.folder)
+        self.preemption = preemption
+        self.step = 0  # from which another attempt would go on
 
     def run(self) -> dict[str, Any]:
         set_threads(self.run_settings.threads)
-        resume = self._open_resume()
+        resume = self._open_what_is_there()
         self._phase("data")
-        train_set, validation_set, eval_set = self._image_sets()
-        crops, validation_images, eval_images = (
-            PixelCache(images, cache_gb=self.run_settings.cache_gb)
-            for images in (train_set, validation_set, eval_set)
-        )
+        with self.preemption.at_once():
+            train_set, validation_set, eval_set = self._image_sets()
+            crops, validation_images, eval_images = self._caches(train_set, validation_set, eval_set)
         codec, training = self._train(crops, validation_images, resume)
-        self._save(codec, training)
-        self._phase("evaluate")
-        evaluation = evaluate(
-            codec,
-            eval_images,
-            lmbda=self.spec.lmbda,
-            with_ms_ssim=self.run_settings.ms_ssim,
-            grid=self.folder / GRID_FILE,
-        )
-        self._phase("fresh_decode")
-        fresh_decode, difference = self._fresh_decode(evaluation)
+        model = self._save(codec, training)
+        give_back(self.device)  # training kept more than coding needs, and a second process decodes beside us
+        with self.preemption.at_once():
+            self._phase("evaluate")
+            evaluation = evaluate(
+                codec,
+                eval_images,
+                lmbda=self.spec.lmbda,
+                with_ms_ssim=self.run_settings.ms_ssim,
+                grid=self.folder / GRID_FILE,
+            )
+            self._phase("fresh_decode")
+            fresh_decode, difference = self._fresh_decode(evaluation)
         self._phase("done")
         return {
             "status": _status(evaluation, fresh_decode),
             "training": training,
+            "model": model,
             "evaluation": {
                 "dataset": eval_set.name,
                 "dataset_hash": eval_set.content_hash,
@@ -138,30 +190,89 @@ class _Trial:
         """(codec with its tables, the result's section on training)."""
         self._phase("train")
         started_at = time.time()
-        codec = self._build()
-        if self.spec.weights is not None:
-            return codec, self._trained_elsewhere(codec, validation_images)
-        log = train(
-            codec,
+        with self.preemption.at_once():
+            codec = starting_codec(self.spec, self.run_settings, self.device)
+            if self.spec.weights is not None:
+                return codec, self._trained_elsewhere(codec, validation_images)
+        processes = self.run_settings.processes
+        if processes > 1:
+            log, peaks_mb = self._train_in_processes(codec, processes)
+        else:
+            log = train(
+                codec,
+                self.spec,
+                self.run_settings,
+                crops=crops,
+                validation=validation_images,
+                metrics=self.metrics,
+                resume=resume,
+                preempted=lambda: self.preemption.wanted,
+            )
+            peaks_mb = memory_peaks_mb(self.device)
+        self.step = log.steps
+        with self.preemption.at_once():
+            codec.update(force=True, update_quantiles=True)
+            validation = validate(codec, validation_images, self.spec.lmbda)
+            write_validation(self.metrics, log.steps, validation)
+            return codec, self._training(log, validation, started_at, peaks_mb)
+
+    def _train_in_processes(self, codec: Codec, processes: int) -> tuple[TrainLog, dict[str, float]]:
+        """As `train`, by processes of their own; (log, memory_peaks_mb of the largest)."""
+        if processes > self.spec.recipe.batch_size:
+            raise UserError(
+                f"run.processes={processes}: a batch of {self.spec.recipe.batch_size} gives each less than "
+                "one image; use fewer, or a larger budget.batch_size"
+            )
+        run = {**to_plain(self.run_settings), "device": self.device.type}
+        payload = {"spec": self.spec.to_dict(), "run": run}
+        peaks_mb = train_in_processes(payload, processes, preempted=lambda: self.preemption.wanted)
+        point, damage = open_resume(self.folder, spec_id=self.spec.spec_id)
+        if point is None or point.progress.step != self.spec.recipe.steps:
+            raise TeamFailed("NotFinite", damage or "after the last step, not all weights are numbers")
+        learner = Learner(codec, self.spec.recipe, lmbda=self.spec.lmbda, seed=self.spec.seed)
+        learner.restore(point.learner)
+        learner.adopt_average()
+        return TrainLog.of(point.progress, micro_batch=learner.micro_batch), peaks_mb
+
+    def train_share(self, team: Alone, preempted: Callable[[], bool]) -> None:
+        """In each of these processes; what is damaged has been set aside before."""
+        run = self.run_settings
+        set_threads(max(1, run.threads // run.processes))
+        if not team.is_first:
+            self.metrics = NoMetrics(self.folder)
+        resume, damage = open_resume(self.folder, spec_id=self.spec.spec_id)
+        assert damage is None, f"it was whole when the processes were started: {damage}"
+        crops, validation_images, _ = self._caches(*self._image_sets())
+        train(
+            starting_codec(self.spec, run, self.device),
             self.spec,
-            self.run_settings,
+            run,
             crops=crops,
             validation=validation_images,
             metrics=self.metrics,
             resume=resume,
+            preempted=preempted,
+            team=team,
         )
-        codec.update(force=True, update_quantiles=True)
-        validation = validate(codec, validation_images, self.spec.lmbda)
-        write_validation(self.metrics, log.steps, validation)
-        return codec, self._training(log, validation, started_at)
 
-    def _open_resume(self) -> ResumePoint | None:
-        point, damage = open_resume(self.folder, spec_id=self.spec.spec_id, device=self.device)
-        self.metrics.truncate(point.metrics_bytes if point else 0)
-        if damage is not None:
-            _log.warning(damage)
-            self.metrics.event("resume_damaged", cause=damage)
+    def _caches(self, *sets: ImageSet) -> list[PixelCache]:
+        return [PixelCache(images, cache_gb=self.run_settings.cache_gb) for images in sets]
+
+    def _open_what_is_there(self) -> ResumePoint | None:
+        """What an earlier attempt has left to go on from; files that are not what was written are renamed."""
+        damaged_result = set_damaged_aside(self.folder)
+        point, damaged_resume = open_resume(self.folder, spec_id=self.spec.spec_id)
+        damaged_metrics = self.metrics.go_back(point.metrics if point else NO_METRICS)
+        self.step = point.progress.step if point else 0
+        self._report_damage("resume_damaged", damaged_resume)
+        self._report_damage("metrics_damaged", damaged_metrics)
+        self._report_damage("result_damaged", damaged_result)
         return point
+
+    def _report_damage(self, event: str, cause: str | None) -> None:
+        if cause is not None:
+            _log.warning(cause)
+            self.metrics.event(event, cause=cause)
 
     def _phase(self, phase: str) -> None:
         self.metrics.event("phase", phase=phase)
@@ -182,24 +293,8 @@ class _Trial:
             return train_set, ImageSet.load(run.validation_manifest), eval_set
         return *split(train_set), eval_set
 
-    def _build(self) -> Codec:
-        torch.manual_seed(self.spec.seed)
-        codec = build(self.spec.model)
-        warm_start, path = self.spec.warm_start, self.run_settings.warm_start_checkpoint
-        if self.spec.weights is not None:
-            if path is None:
-                raise UserError("run.warm_start_checkpoint is missing: the trial measures given weights")
-            load_external(codec, self.spec.weights, path)
-            return codec.to(self.device).eval()
-        if warm_start is not None:
-            if path is None:
-                raise UserError("run.warm_start_checkpoint is missing: the trial starts from trained weights")
-            _load_warm_start(codec, Path(path), sha256=warm_start.checkpoint_sha256)
-        elif self.spec.recipe.initialisation == "wavelet":
-            start_as_wavelet(codec)
-        return codec.to(self.device)
-
-    def _save(self, codec: Codec, training: Mapping[str, Any]) -> None:
+    def _save(self, codec: Codec, training: Mapping[str, Any]) -> dict[str, Any]:
+        """Write model.safetensors; returns what the result says of it, by which it is known again."""
         spec = self.spec
         extra = {
             "spec_id": spec.spec_id,
@@ -210,7 +305,9 @@ class _Trial:
             "train_data": spec.train_data if spec.weights is None else None,
             **({"weights": to_plain(spec.weights)} if spec.weights is not None else {}),
         }
-        save_model(self.folder / MODEL_FILE, codec, extra=extra)
+        path = self.folder / MODEL_FILE
+        sha256 = save_model(path, codec, extra=extra)
+        return {"sha256": sha256, "bytes": path.stat().st_size}
 
     def _fresh_decode(self, evaluation: Evaluation) -> tuple[dict[str, Any], str | None]:
         wanted = self.run_settings.fresh_decode_images
@@ -226,7 +323,9 @@ class _Trial:
         )
         return {"images": count, "identical": identical}, difference
 
-    def _training(self, log: TrainLog, validation: Validation, started_at: float) -> dict[str, Any]:
+    def _training(
+        self, log: TrainLog, validation: Validation, started_at: float, peaks_mb: Mapping[str, float]
+    ) -> dict[str, Any]:
         recipe, run = self.spec.recipe, self.run_settings
         return {
             "budget": run.budget_name,
@@ -248,7 +347,10 @@ class _Trial:
             "rd_loss_slope_per_1k_steps": rd_loss_slope(self.metrics.rows(), recipe.steps),
             "rollbacks": log.rollbacks,
             "resumed_at_steps": log.resumed_at_steps,
-            "peak_memory_mb": _peak_memory_mb(self.device),
+            "out_of_memory": log.out_of_memory,
+            "processes": run.processes,
+            **peaks_mb,
+            "device_memory_mb": device_memory_mb(self.device),
         }
 
     def _trained_elsewhere(self, codec: Codec, validation_images: PixelCache) -> dict[str, Any]:
@@ -284,39 +386,23 @@ def _mismatch(evaluation: Evaluation, difference: str | None) -> dict[str, Any] 
     return None
 
 
-def _failure(spec: TrialSpec, error: Exception) -> dict[str, Any]:
-    message = " ".join(str(error).split())
+def _failure(error: Exception) -> dict[str, Any]:
+    kind, message = (error.error_class, str(error)) if isinstance(error, TeamFailed) else in_words(error)
     return {
         "status": "failed",
         "environment": environment(torch.device("cpu")),
-        "error": {"class": type(error).__name__, "message": message, "log": LOG_FILE},
+        "error": {"class": kind, "message": message, "log": LOG_FILE},
     }
 
 
-def _load_warm_start(codec: Codec, path: Path, *, sha256: str) -> None:
-    import hashlib
-
-    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
-    if found != sha256:
-        raise UserError(
-            f"{path}: is not the checkpoint that this trial was planned to start from; plan it anew"
-        )
-    trained, _ = load_model(path)
-    own = dict(codec.named_parameters())
-    weights = dict(trained.named_parameters())
-    if {n: p.shape for n, p in own.items()} != {n: p.shape for n, p in weights.items()}:
-        raise UserError(
-            f"{path}: holds another architecture than the trial; start from one of the same arch_id"
-        )
-    with torch.no_grad():
-        for name, weight in weights.items():
-            own[name].copy_(weight)
-
-
-def _peak_memory_mb(device: torch.device) -> float:
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+def _is_storage(error: Exception) -> bool:
+    """Whether the error, or one that it was raised for, is of the disk and not of the trial."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, StorageError):
+            return True
+        cause = cause.__cause__
+    return False
 
 
 @contextlib.contextmanager

@@ -1,23 +1,34 @@
 """`python -m sweep +experiment=frontier`: Hydra composes the configuration, the driver runs it.
 
+`python -m sweep status`, `stop` and `sync` are about a sweep that there is already; each has --help.
+
 Exit codes: 0 every trial is fine; 1 some failed; 2 the user's mistake; 130 interrupted.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
+import traceback
+from types import TracebackType
 from typing import Any
 
 from conf import HOW_TO_SWEEP, explain, is_no_choice
 from rdc.errors import UserError
 from rdc.lean_import import lean_compressai
 
+# Commands besides the sweep itself, each a module of this package with a main.
+_COMMANDS = ("status", "stop", "sync")
+
 
 def main() -> int:
-    lean_compressai()
+    sys.excepthook = _show_redacted
     try:
+        if sys.argv[1:2] and sys.argv[1] in _COMMANDS:
+            return int(importlib.import_module(f"sweep.{sys.argv[1]}").main(sys.argv[1:]))
+        lean_compressai()
         composed = _composed(sys.argv)
         if composed is None:  # --help, --cfg and their kind have printed what was asked
             return 0
@@ -26,7 +37,9 @@ def main() -> int:
         config, overrides = composed
         return run_sweep(config, overrides=overrides, command=["python", "-m", "sweep", *sys.argv[1:]])
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        from sweep.tracking.address import redact
+
+        print(f"error: {redact(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted; nothing was started", file=sys.stderr)
@@ -41,6 +54,13 @@ def main() -> int:
         where = f"{name}: " if name else ""
         print(f"error: {where}{error.strerror}; HYDRA_FULL_ERROR=1 shows where it happened", file=sys.stderr)
         return 2
+
+
+def _show_redacted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A mistake of ours, as Python shows it, but without the credentials of an address in its message."""
+    from sweep.tracking.address import redact
+
+    print(redact("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end="")
 
 
 def _composed(argv: list[str]) -> tuple[dict[str, Any], list[str]] | None:

@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sweep.plan import SweepPlan
 from sweep.progress import duration
+from sweep.tracking.address import redact_value
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Ending:
+    """stopped_early: spec_id -> step, of trials that a search did not promote. reason: why the sweep ends
+    before it is done, None if it is done. again: the command that continues."""
+
+    stopped_early: Mapping[str, int]
+    reason: str | None
+    again: str
 
 
 def closing_text(
-    plan: SweepPlan, results: Mapping[str, Mapping[str, Any]], report: str, *, took_s: float
+    plan: SweepPlan,
+    results: Mapping[str, Mapping[str, Any]],
+    report: str,
+    ending: Ending,
+    *,
+    took_s: float,
 ) -> str:
-    """report: the printed frontier of analysis. results: by spec_id."""
+    """report: the printed frontier of analysis. results: by spec_id, of trials that have ended."""
     return "\n".join(
         [
             "",
             report,
             *_troubles(plan, results),
+            *_stopped(plan, ending),
             _counts(results, took_s),
+            *_unfinished(plan, results, ending),
             "next:",
             *_next_commands(plan, results),
         ]
@@ -44,6 +64,25 @@ def _troubles(plan: SweepPlan, results: Mapping[str, Mapping[str, Any]]) -> list
     return lines
 
 
+def _stopped(plan: SweepPlan, ending: Ending) -> list[str]:
+    names = plan.names()
+    return [f"stopped early: {names[i]} at step {step}" for i, step in ending.stopped_early.items()]
+
+
+def _unfinished(plan: SweepPlan, results: Mapping[str, Mapping[str, Any]], ending: Ending) -> list[str]:
+    """Why the sweep ended before it was done, and how it goes on."""
+    if ending.reason is None:
+        if not ending.stopped_early:
+            return []
+        return [
+            f"{len(ending.stopped_early)} trials were stopped early and keep their checkpoints; more "
+            "search.trials may promote them, search.rungs=null trains all of them to the end"
+        ]
+    missing = sum(trial.spec_id not in results for trial in plan.trials)
+    left = f"; {missing} trials are not finished and continue from their checkpoints" if missing else ""
+    return [f"ended early: {ending.reason}{left}", "continue with the same command:", f"  {ending.again}"]
+
+
 def _counts(results: Mapping[str, Mapping[str, Any]], took_s: float) -> str:
     ok = sum(result["status"] == "ok" for result in results.values())
     failed = sum(result["status"] == "failed" for result in results.values())
@@ -57,11 +96,21 @@ def _counts(results: Mapping[str, Mapping[str, Any]], took_s: float) -> str:
 def _next_commands(plan: SweepPlan, results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ui = "make ui" if Path("Makefile").exists() else "python -m sweep.ui"
     commands = {ui: "curves, tables and images in MLflow"}
+    if not plan.settings.search.is_grid:
+        commands[f"optuna-dashboard {_study(plan)}"] = "the search's study (pip install optuna-dashboard)"
     if _has_anchors(results):
         commands[f"python -m analysis bdrate {relative(plan.folder)}"] = "against BPG and VTM"
     commands["python -m sweep space=paper budget=paper dry_run=true"] = "what the study costs at full size"
     width = max(map(len, commands))
     return [f"  {command:<{width}}  {what}" for command, what in commands.items()]
+
+
+def _study(plan: SweepPlan) -> str:
+    """Where the study lies, as optuna-dashboard takes it, without credentials."""
+    from sweep.search.study import JOURNAL_FILE
+
+    storage = plan.settings.search.storage
+    return shlex.quote(redact_value(storage) if storage else relative(plan.folder / JOURNAL_FILE))
 
 
 def _has_anchors(results: Mapping[str, Mapping[str, Any]]) -> bool:

@@ -23,11 +23,21 @@ from sweep.progress import duration
 from sweep.record import finished_result
 from sweep.settings import PricingSettings, Settings
 
+_SAMPLE = 8  # architectures that stand for those that a search would choose
 _HEADS = ("trial", "architecture", "params M", "decode kFLOP/px", "training PFLOP", "expected", "state")
 
 
-def show_dry_run(config: Mapping[str, Any], settings: Settings, candidates: Sequence[Candidate]) -> None:
-    """Print the plan as a table with its sums; UserError if not one architecture is possible."""
+def show_dry_run(
+    config: Mapping[str, Any], overrides: Sequence[str], settings: Settings, candidates: Sequence[Candidate]
+) -> None:
+    """Print the plan as a table with its sums; UserError if not one architecture is possible.
+
+    What a search will choose is not known: a random sample of its space stands for it.
+    """
+    if not settings.search.is_grid:
+        from sweep.search.asked import draw_candidates
+
+        candidates = draw_candidates(overrides, settings, count=min(_SAMPLE, settings.search.trials))
     if all(candidate.refusal is not None for candidate in candidates):
         require_possible(candidates)
     data = choose_data(settings, print)
@@ -53,7 +63,7 @@ def show_dry_run(config: Mapping[str, Any], settings: Settings, candidates: Sequ
             print(f"refused: [{', '.join(candidate.point)}]: {candidate.refusal}")
     for note in plan.notes:
         print(note)
-    print(_sums(plan, priced, speed))
+    print(_sums(plan, priced, speed) if settings.search.is_grid else _search_sums(plan, priced, speed))
 
 
 def _price(prices: PriceList, trial: PlannedTrial) -> Price:
@@ -108,6 +118,24 @@ def _sums(plan: SweepPlan, priced: Sequence[tuple[PlannedTrial, Price]], speed: 
         f"{len(missing)} of {len(priced)} trials would run, {pflop:.3g} PFLOP of training: about "
         f"{duration(expected_s)} on {slots} slots,\nby the speed of {speed.origin}. "
         f"Evaluation and timing come on top.\n{_gpu_hours(pflop, plan.settings.pricing)}"
+    )
+
+
+def _search_sums(plan: SweepPlan, priced: Sequence[tuple[PlannedTrial, Price]], speed: Speed) -> str:
+    """The sample's means, times what the search would train."""
+    search, size = plan.settings.search, plan.settings.space.space.size
+    count = search.trials * len(plan.settings.seeds)
+    pflop = sum(price.training_pflop for _, price in priced) / len(priced) * count
+    seconds = sum(speed.seconds(price) for _, price in priced) / len(priced) * count
+    slots = _slots(plan.settings)
+    points = "a continuous space" if size is None else f"a space of {size} points"
+    return (
+        f"search={search.name} by {search.wanted.text} would train {search.trials} architectures\n"
+        f"of {points}; "
+        f"the {len(priced)} trials above are a random sample of it.\n"
+        f"{count} trials like these, {pflop:.3g} PFLOP of training: about {duration(seconds / slots)} on "
+        f"{slots} slots, by the speed of {speed.origin}. Evaluation and timing come on top.\n"
+        f"{_gpu_hours(pflop, plan.settings.pricing)}"
     )
 
 

@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import math
 import os
 import socket
-import subprocess
-import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,93 +17,24 @@ from pathlib import Path
 from typing import Any
 
 from rdc.errors import UserError
-from sweep.jobs import Job, JobError, NodeSlots, Outcome, pythonpath
+from sweep.guardian import start_guardian
+from sweep.jobs import PREEMPT_GRACE_S, Job, JobError, NodeSlots, Outcome, pythonpath
+from sweep.placing import Handle, Placing
+from sweep.slot import Slot, SlotSettings
 
-# How often a job is tried on another slot when its slot or node dies under it.
-_MAX_LOST_SLOTS = 2
+# How long a node gets no new slots after one was told to leave: batch systems end the node within that time.
+_LEFT_NODE_S = 45.0
 _LOOK_FOR_NODES_EVERY_S = 10.0
 _CONNECT_LIMIT_S = 10.0
+# How long a cluster's head may be silent. After a minute of it, Ray would end this process without a word.
+_HEAD_SILENT_S = 20.0
 # How long a sweep may be without any slot that takes jobs, at the start or after nodes have died.
 _NO_SLOT_LIMIT_S = 180.0
+# How often each slot of a node may die while it starts, before the node is given up.
+_MAX_FAILED_STARTS = 3
 _CONTINUE = "what is finished is kept, and the same command continues"
 # The processes of an embedded Ray without which nothing runs any more. They are children of this process.
 _VITAL = ("raylet", "gcs_server")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class SlotSettings:
-    """What a slot needs to start its fork server. log: file for the server's own output."""
-
-    preload: tuple[str, ...]
-    env: Mapping[str, str]
-    log: str
-
-
-class Slot:
-    """Ray actor that owns one fork server and runs one job at a time in its children."""
-
-    def __init__(self, settings: SlotSettings) -> None:
-        self._started_by = os.getppid()
-        threading.Thread(target=self._end_with_raylet, daemon=True).start()
-        ours, theirs = socket.socketpair()
-        Path(settings.log).parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "sweep.forkserver", str(theirs.fileno()), *settings.preload]
-        with open(settings.log, "a") as log:
-            self._server = subprocess.Popen(
-                command,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, **settings.env},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        theirs.close()
-        self._control = ours
-        self._lines = ours.makefile("r", encoding="utf-8")
-
-    def ready(self) -> dict[str, Any]:
-        """What the fork server says of itself once it has imported everything."""
-        answer: dict[str, Any] = self._receive()["ready"]
-        return answer
-
-    def run(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Run the job in a child and wait for its end."""
-        self._send({"run": job})
-        answer: dict[str, Any] = self._receive()["ended"]
-        return answer
-
-    def stop(self, grace_s: float) -> None:
-        """Ask the running job to stop, kill it after grace_s."""
-        self._send({"stop": grace_s})
-
-    def _send(self, message: dict[str, Any]) -> None:
-        self._control.sendall(json.dumps(message).encode() + b"\n")
-
-    def _receive(self) -> dict[str, Any]:
-        line = self._lines.readline()
-        if not line:  # the fork server is gone, and its child with it: let Ray see a dead slot
-            os._exit(1)
-        message: dict[str, Any] = json.loads(line)
-        return message
-
-    def _end_with_raylet(self) -> None:
-        while os.getppid() == self._started_by:
-            time.sleep(0.5)
-        os._exit(1)
-
-
-@dataclasses.dataclass
-class _Handle:
-    """The driver's side of a slot."""
-
-    actor: Any
-    node: str
-    ready_ref: Any
-    ready: bool = False
-    job: Job | None = None
-    job_ref: Any = None
-    submitted_at: float = 0.0
 
 
 class RayExecutor:
@@ -130,14 +57,16 @@ class RayExecutor:
         self._wanted_gpus = gpus_per_trial
         self._gpus = gpus_per_trial or 0.0
         self._settings = SlotSettings(preload=tuple(preload), env=dict(env), log=log)
-        self._handles: list[_Handle] = []
-        self._lost: Counter[str] = Counter()
-        self._returned: list[Job] = []  # jobs of dead slots, to be placed again before any other
-        self._looked_for_nodes_at = 0.0
-        self._failed_starts = 0
+        self._placing = Placing()
+        self._ended: list[Outcome] = []  # without a slot, for the next poll
+        self._left_nodes: dict[str, float] = {}  # node -> when a slot there was told to leave
+        self._looked_for_nodes_at = -math.inf
+        self._failed_starts: Counter[str] = Counter()  # by node, since a slot there was last ready
         self._slots_since = 0.0
         self._owns_connection = True
         self._vital: dict[int, str] = {}  # pid -> name, of an embedded Ray
+        self._head: str | None = None  # address of a cluster's
+        self._head_lost = False
 
     def start(self) -> list[NodeSlots]:
         """Start or join Ray and begin to start the slots, which import for seconds before they take jobs."""
@@ -145,128 +74,162 @@ class RayExecutor:
         if self._wanted_gpus is None:
             self._gpus = 1.0 if any(self._gpus_of(n) >= 1 for n in self._alive_nodes()) else 0.0
         self._fill_nodes()
-        if not self._handles:
+        if not self._placing.handles:
             raise UserError(
                 f"no node has room for a trial of {self._cpus} CPUs and {self._gpus:g} GPUs; there are "
                 f"{_resources_text(self._alive_nodes())}; lower cluster.cpus_per_trial or gpus_per_trial"
             )
+        self._placing.admitted = {handle.node for handle in self._placing.handles}
         self._slots_since = time.monotonic()
-        return self._node_slots()
+        return self.nodes()
+
+    def nodes(self) -> list[NodeSlots]:
+        return [node for node in self._node_slots() if node.node in self._placing.admitted]
+
+    def joined(self) -> list[NodeSlots]:
+        return [node for node in self._node_slots() if node.node not in self._placing.admitted]
+
+    def admit(self, node: str) -> None:
+        self._placing.admitted.add(node)
+
+    def leave_out(self, node: str, reason: str) -> None:
+        self._placing.left_out[node] = reason
+        for handle in self._placing.slots_of(node):
+            self._forget(handle)
+
+    def free_slots(self) -> int:
+        return self._placing.free_slots()
 
     def submit(self, job: Job) -> bool:
-        job_for_slot = self._returned[0] if self._returned else job
-        handle = self._free_slot(job_for_slot)
-        if handle is None:
-            return False
-        if self._returned:
-            self._run_on(handle, self._returned.pop(0))
-            return self.submit(job)
-        self._run_on(handle, job)
-        return True
+        if error := self._placing.hopeless(job):
+            self._end(job, error, node=str(job.node))
+            return True
+        self._place_returned()
+        return self._place(job)
 
     def poll(self, timeout_s: float) -> list[Outcome]:
         import ray
 
         self._require_ray()
         self._look_after_slots()
-        while self._returned and (handle := self._free_slot(self._returned[0])) is not None:
-            self._run_on(handle, self._returned.pop(0))
-        busy = {handle.job_ref: handle for handle in self._handles if handle.job_ref is not None}
-        if not busy:
-            time.sleep(timeout_s)
-            return []
-        done, _ = ray.wait(list(busy), num_returns=len(busy), timeout=0)
-        if not done:
-            done, _ = ray.wait(list(busy), num_returns=1, timeout=timeout_s)
-        outcomes = [self._collect(busy[ref]) for ref in done]
-        return [outcome for outcome in outcomes if outcome is not None]
+        self._place_returned()
+        busy = {handle.job_ref: handle for handle in self._placing.handles if handle.job_ref is not None}
+        done, _ = ray.wait(list(busy), num_returns=len(busy), timeout=0) if busy else ([], [])
+        if not done and not self._ended:
+            if busy:
+                done, _ = ray.wait(list(busy), num_returns=1, timeout=timeout_s)
+            else:
+                time.sleep(timeout_s)
+        for ref in done:
+            self._collect(busy[ref])
+        ended, self._ended = self._ended, []
+        return ended
 
     def running(self) -> list[Job]:
-        return [handle.job for handle in self._handles if handle.job is not None] + self._returned
+        return self._placing.running() + [outcome.job for outcome in self._ended]
+
+    def preempt(self, grace_s: float = PREEMPT_GRACE_S) -> None:
+        self._placing.ending = True
+        for handle in self._placing.handles:
+            if handle.job_ref is not None:
+                handle.actor.stop.remote(grace_s)
 
     def stop(self, grace_s: float) -> None:
         import ray
 
-        if self._dead():  # it took the slots with it; whatever is asked of it now only waits
-            self._handles.clear()
-            self._returned.clear()
+        if self._dead() or self._head_lost:  # with all slots; whatever is asked of it now only waits
+            self._placing = Placing()
             with contextlib.suppress(Exception):
                 ray.shutdown()
             return
-        busy = [handle for handle in self._handles if handle.job_ref is not None]
+        busy = [handle for handle in self._placing.handles if handle.job_ref is not None]
         with contextlib.suppress(ray.exceptions.RayError):
             for handle in busy:
                 handle.actor.stop.remote(grace_s)
             if busy:
                 ray.wait([h.job_ref for h in busy], num_returns=len(busy), timeout=grace_s + 2.0)
-        for handle in self._handles:
+        for handle in self._placing.handles:
             ray.kill(handle.actor)
-        self._handles.clear()
-        self._returned.clear()
+        self._placing = Placing()
         if self._owns_connection:
             ray.shutdown()
 
-    # Placing jobs
+    # Jobs
 
-    def _free_slot(self, job: Job) -> _Handle | None:
-        for handle in self._handles:
-            if handle.ready and handle.job is None and self._may_run(job, handle.node):
-                return handle
-        return None
-
-    def _may_run(self, job: Job, node: str) -> bool:
-        if job.node is not None and job.node != node:
+    def _place(self, job: Job) -> bool:
+        """Run the job on a free slot, if there is one for it."""
+        handle = self._placing.slot_for(job)
+        if handle is None:
             return False
-        others = [h.job for h in self._handles if h.node == node and h.job is not None]
-        # Slots still importing would disturb a job that has to be alone as much as other jobs do.
-        starting = any(h.node == node and not h.ready for h in self._handles)
-        if job.exclusive and (others or starting):
-            return False
-        return not any(other.exclusive for other in others)
-
-    def _run_on(self, handle: _Handle, job: Job) -> None:
         fields = {"job_id": job.job_id, "entry": job.entry, "payload": job.payload, "log": job.log}
         handle.job = job
         handle.submitted_at = time.time()
         handle.job_ref = handle.actor.run.remote({**fields, "deadline_s": job.deadline_s})
+        return True
 
-    def _collect(self, handle: _Handle) -> Outcome | None:
-        """The outcome of an ended job; None if its slot died and the job will be tried again."""
+    def _place_returned(self) -> None:
+        """Jobs whose slots died come first."""
+        waiting, self._placing.returned = self._placing.returned, []
+        for job in waiting:
+            if error := self._placing.hopeless(job):
+                self._end(job, error, node=str(job.node))
+            elif not self._place(job):
+                self._placing.returned.append(job)
+
+    def _collect(self, handle: Handle) -> None:
+        """Note how an ended job ended, unless its slot died and it will be tried again."""
         import ray
 
-        job, submitted_at = handle.job, handle.submitted_at
+        job = handle.job
         assert job is not None, "only busy slots are collected"
+        self._ask_whether_leaving(handle)
         try:
             ended = ray.get(handle.job_ref)
         except ray.exceptions.RayError as error:
-            self._handles.remove(handle)
-            self._lost[job.job_id] += 1
-            self._looked_for_nodes_at = 0.0
-            if self._lost[job.job_id] <= _MAX_LOST_SLOTS:
-                self._returned.append(job)
-                return None
-            message = f"its worker died {self._lost[job.job_id]} times ({type(error).__name__})"
-            lost = JobError(kind="WorkerLost", message=message)
-            return Outcome(
-                job=job, error=lost, started_at=submitted_at, ended_at=time.time(), node=handle.node
-            )
+            self._placing.see({node["NodeID"] for node in self._alive_nodes()})
+            lost = self._placing.lost(handle, type(error).__name__)
+            self._forget(handle)
+            if lost is not None:
+                self._end(job, lost, node=handle.node, started_at=handle.submitted_at)
+            return
+        if handle.leaving:
+            self._forget(handle)
         handle.job = handle.job_ref = None
         failure = JobError(**ended["error"]) if ended.get("error") else None
-        return Outcome(
-            job=job,
-            value=ended.get("value"),
-            error=failure,
-            started_at=ended["started_at"],
-            ended_at=ended["ended_at"],
-            node=handle.node,
+        times = {"started_at": ended["started_at"], "ended_at": ended["ended_at"]}
+        self._ended.append(
+            Outcome(job=job, value=ended.get("value"), error=failure, node=handle.node, **times)
         )
 
+    def _end(self, job: Job, error: JobError, *, node: str, started_at: float | None = None) -> None:
+        """The job has ended without a word of its own."""
+        now = time.time()
+        started_at = now if started_at is None else started_at
+        self._ended.append(Outcome(job=job, error=error, started_at=started_at, ended_at=now, node=node))
+
     # Slots and nodes
+
+    def _forget(self, handle: Handle) -> None:
+        """Give up a slot that is dead or about to be, and look at once where else there is room."""
+        import ray
+
+        ray.kill(handle.actor)
+        self._placing.handles.remove(handle)
+        self._looked_for_nodes_at = -math.inf
 
     def _require_ray(self) -> None:
         """Ray itself does not tell its driver when its raylet is killed."""
         if dead := self._dead():
             raise UserError(f"Ray on this machine has died (its {dead} is gone); {_CONTINUE}")
+
+    def _require_head(self) -> None:
+        """UserError if the cluster's head is gone: whatever it is asked then does not come back."""
+        give_up_at = time.monotonic() + _HEAD_SILENT_S
+        while self._head is not None and (reason := _unreachable(self._head)):
+            if time.monotonic() >= give_up_at:
+                self._head_lost = True
+                raise UserError(f"Ray's head at {self._head} does not answer ({reason}); {_CONTINUE}")
+            time.sleep(1.0)
 
     def _dead(self) -> str:
         """Which vital process of an embedded Ray has ended; empty if none."""
@@ -274,8 +237,9 @@ class RayExecutor:
 
     def _look_after_slots(self) -> None:
         self._look_for_ready_slots()
+        self._look_for_leaving_slots()
         now = time.monotonic()
-        if any(handle.ready for handle in self._handles):
+        if any(handle.ready for handle in self._placing.handles):
             self._slots_since = now
         elif now - self._slots_since > _NO_SLOT_LIMIT_S:
             raise UserError(
@@ -287,50 +251,86 @@ class RayExecutor:
     def _look_for_ready_slots(self) -> None:
         import ray
 
-        waiting = {handle.ready_ref: handle for handle in self._handles if not handle.ready}
-        if not waiting:
-            return
-        done, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
-        for ref in done:
-            handle = waiting[ref]
+        waiting = {handle.ready_ref: handle for handle in self._placing.handles if not handle.ready}
+        done, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0) if waiting else ([], [])
+        for handle in (waiting[ref] for ref in done):
+            if handle not in self._placing.handles:  # its node has just been left out
+                continue
             try:
-                answer = ray.get(ref)
+                answer = ray.get(handle.ready_ref)
             except ray.exceptions.RayError as error:
-                self._handles.remove(handle)
-                self._looked_for_nodes_at = 0.0
-                self._failed_starts += 1
-                if self._failed_starts > 3 + 3 * len(self._handles):
-                    raise UserError(
-                        f"slots die while they start ({type(error).__name__}); see {self._settings.log}"
-                    ) from None
+                self._failed_to_start(handle, type(error).__name__)
                 continue
             if answer["failed"]:
                 name, reason = next(iter(answer["failed"].items()))
-                raise UserError(f"workers cannot import {name}: {reason}")
-            handle.ready = True
+                self._give_up(handle.node, f"workers cannot import {name}: {reason}")
+            else:
+                handle.ready = True
+                self._failed_starts[handle.node] = 0
+
+    def _failed_to_start(self, handle: Handle, error: str) -> None:
+        """Another slot will be tried there, unless that has been done often enough, or the node has gone."""
+        slots = len(self._placing.slots_of(handle.node))
+        self._forget(handle)
+        if handle.node in {node["NodeID"] for node in self._alive_nodes()}:
+            self._failed_starts[handle.node] += 1
+        if self._failed_starts[handle.node] > _MAX_FAILED_STARTS * slots:
+            self._give_up(handle.node, f"slots die while they start ({error}); see {self._settings.log}")
+
+    def _give_up(self, node: str, reason: str) -> None:
+        """A node that cannot run slots ends the sweep if it ever had trials, and is left out if it is new."""
+        hosts = {known["NodeID"]: known["NodeManagerHostname"] for known in self._alive_nodes()}
+        reason = f"node {hosts.get(node, node)}: {reason}"
+        if node in self._placing.admitted:
+            raise UserError(reason)
+        self.leave_out(node, reason)
+
+    def _look_for_leaving_slots(self) -> None:
+        """Slots that were told to leave end the job they have and get no other; idle dead ones are found."""
+        for handle in [h for h in self._placing.handles if h.ready and not h.leaving]:
+            if self._ask_whether_leaving(handle) and handle.job is None:
+                self._forget(handle)
+
+    def _ask_whether_leaving(self, handle: Handle) -> bool:
+        """Whether the slot takes no further job; whether it was told so is noted."""
+        import ray
+
+        ended, _ = ray.wait([handle.leaving_ref], timeout=0)
+        if not ended:
+            return False
+        with contextlib.suppress(ray.exceptions.RayError):
+            handle.leaving = ray.get(handle.leaving_ref)
+        if handle.leaving:
+            self._left_nodes[handle.node] = time.monotonic()
+        return True
 
     def _fill_nodes(self) -> None:
         """Give every node the slots that it lacks: at the start, after a death, when a node has joined."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        self._looked_for_nodes_at = time.monotonic()
+        now = self._looked_for_nodes_at = time.monotonic()
         actor_class: Any = ray.remote(Slot)
-        present = Counter(handle.node for handle in self._handles)
-        budget = (self._wanted_slots or math.inf) - len(self._handles)
+        handles = self._placing.handles
+        budget = (self._wanted_slots or math.inf) - len(handles)
         hide_gpus = {} if self._gpus else {"CUDA_VISIBLE_DEVICES": ""}
         settings = dataclasses.replace(self._settings, env={**self._settings.env, **hide_gpus})
-        for node in self._alive_nodes():
-            for _ in range(int(min(budget, self._room(node) - present[node["NodeID"]]))):
+        nodes = self._alive_nodes()
+        self._placing.see({node["NodeID"] for node in nodes})
+        for node in nodes:
+            name = node["NodeID"]
+            left_at = self._left_nodes.get(name, -math.inf)
+            if name in self._placing.left_out or now - left_at < _LEFT_NODE_S:
+                continue
+            for _ in range(int(min(budget, self._room(node) - len(self._placing.slots_of(name))))):
                 actor = actor_class.options(
                     num_cpus=self._cpus,
                     num_gpus=self._gpus,
                     max_concurrency=4,
-                    scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(name, soft=False),
                 ).remote(settings)
-                self._handles.append(
-                    _Handle(actor=actor, node=node["NodeID"], ready_ref=actor.ready.remote())
-                )
+                refs = {"ready_ref": actor.ready.remote(), "leaving_ref": actor.leaving.remote()}
+                handles.append(Handle(actor=actor, node=name, **refs))
                 budget -= 1
 
     def _room(self, node: dict[str, Any]) -> int:
@@ -343,10 +343,11 @@ class RayExecutor:
     def _alive_nodes(self) -> list[dict[str, Any]]:
         import ray
 
+        self._require_head()
         return [node for node in ray.nodes() if node["Alive"]]
 
     def _node_slots(self) -> list[NodeSlots]:
-        counts = Counter(handle.node for handle in self._handles)
+        counts = Counter(handle.node for handle in self._placing.handles)
         return [
             NodeSlots(node=node, slots=slots, cpus_per_slot=self._cpus, gpus_per_slot=self._gpus)
             for node, slots in counts.items()
@@ -372,11 +373,13 @@ class RayExecutor:
             if address == "local":
                 usable = len(os.sched_getaffinity(0))
                 cpus = max(usable, (self._wanted_slots or 0) * self._cpus)
+                start_guardian()
                 ray.init(address="local", num_cpus=cpus, object_store_memory=100 * 2**20, **quiet)
                 self._vital = _vital_children()
             else:
                 quiet.pop("include_dashboard")
                 ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": path}}, **quiet)
+                self._head = ray.get_runtime_context().gcs_address
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             where = "on this machine" if address == "local" else f"at {address}"
             text = " ".join(str(error).split())
@@ -405,10 +408,18 @@ def _check_reachable(address: str) -> None:
         return
     if not separator or not port.isdigit() or "//" in host:
         raise UserError(f"cluster.address={address}: must be HOST:PORT of the cluster's head, or auto")
+    if reason := _unreachable(address):
+        raise UserError(f"cannot start Ray at {address}: nothing answers there ({reason})")
+
+
+def _unreachable(address: str) -> str:
+    """Why nothing listens at HOST:PORT; empty if something does."""
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_LIMIT_S).close()
     except OSError as error:
-        raise UserError(f"cannot start Ray at {address}: nothing answers there ({error})") from None
+        return str(error)
+    return ""
 
 
 def _resources_text(nodes: list[dict[str, Any]]) -> str:

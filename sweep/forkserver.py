@@ -4,8 +4,11 @@ Importing torch and CompressAI costs seconds of processor time in every new proc
 has them costs milliseconds, can be killed alone, and gives all its memory back to the system.
 
 It speaks JSON lines over the socket whose number is its first argument:
-  in   {"run": {job_id, entry, payload, log, deadline_s}}   {"stop": grace_s}   end of file: stop at once
+  in   {"run": {job_id, entry, payload, log, deadline_s}}   {"stop": grace_s}   {"leave": grace_s}
   out  {"ready": {...}}   {"ended": {"value" | "error", started_at, ended_at}}
+
+SIGTERM is {"leave": ...}: the machine is taken away. The job is asked to end, and the server ends after it.
+So it does, with less patience, at the end of the file: whoever would take the result is gone.
 
 Nothing here may call torch: a process that ran one operation has threads, and children forked from it hang.
 """
@@ -13,8 +16,8 @@ Nothing here may call torch: a process that ran one operation has threads, and c
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
+import fcntl
 import gc
 import importlib
 import json
@@ -27,10 +30,12 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sweep.jobs import JobError, error_of_exception, error_of_exit, resolve_entry
+from rdc.processes import die_with
+from sweep.jobs import PREEMPT_GRACE_S, PREEMPTED, JobError, error_of_exception, error_of_exit, resolve_entry
 
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
+# What a job gets to write a checkpoint when its slot has died: no process may stay for long without an owner.
+_ORPHAN_GRACE_S = 5.0
+_LOCK_POLL_S = 0.2
 
 
 @dataclasses.dataclass
@@ -49,29 +54,35 @@ class ForkServer:
         self._control = control
         self._unread = b""
         self._child: _Child | None = None
+        self._leaving = False  # takes no more jobs
+        self._stopped = False  # by a request that came before its job
+        self._terminated = False  # SIGTERM has come
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
         os.set_blocking(wake_read, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
         signal.set_wakeup_fd(wake_write)
         self._wake = wake_read
         self._selector.register(wake_read, selectors.EVENT_READ)
 
     def serve(self) -> None:
-        """Answer requests until the other side goes away."""
+        """Answer requests until the other side or this machine goes away."""
         try:
-            while True:
+            while not (self._leaving and self._child is None):
                 for key, _ in self._selector.select(self._wait_s()):
-                    if key.fileobj is self._control and not self._read_requests():
-                        return
-                    if key.fd == self._wake:
+                    if key.fileobj is self._control:
+                        self._read_requests()
+                    elif key.fd == self._wake:
                         with contextlib.suppress(BlockingIOError):
                             os.read(self._wake, 4096)
                     elif self._child is not None and key.fd == self._child.results:
                         self._read_results(self._child)
-                self._enforce_deadline()
+                if self._terminated and not self._leaving:
+                    self._leave(PREEMPT_GRACE_S)
+                self._keep_times()
                 self._reap()
         finally:
             if self._child is not None:
@@ -80,12 +91,15 @@ class ForkServer:
     def send(self, message: dict[str, Any]) -> None:
         self._control.sendall(json.dumps(message).encode() + b"\n")
 
-    def _wait_s(self) -> float | None:
-        if self._child is None or self._child.kill_at is None:
-            return None
-        return max(0.0, self._child.kill_at - time.monotonic())
+    def _on_sigterm(self, *_: object) -> None:
+        self._terminated = True
 
-    def _read_requests(self) -> bool:
+    def _wait_s(self) -> float | None:
+        """Until something has to be done without anybody asking; None for never."""
+        kill_at = None if self._child is None else self._child.kill_at
+        return None if kill_at is None else max(0.0, kill_at - time.monotonic())
+
+    def _read_requests(self) -> None:
         try:
             chunk = self._control.recv(1 << 20)
         except ConnectionResetError:
@@ -95,17 +109,42 @@ class ForkServer:
             request = json.loads(line)
             if "run" in request:
                 self._fork(request["run"])
+            elif "leave" in request:
+                self._leave(request["leave"])
             elif self._child is not None:
-                self._child.stopping = True
-                self._child.kill_at = time.monotonic() + request["stop"]
-                _kill_group(self._child.pid, signal.SIGTERM)
-        return bool(chunk)
+                self._ask_to_stop(self._child, request["stop"])
+            else:
+                self._stopped = True
+        if not chunk:
+            self._selector.unregister(self._control)
+            self._leave(_ORPHAN_GRACE_S)
+
+    def _leave(self, grace_s: float) -> None:
+        """Take no more jobs. A trial that has had the batch system's own SIGTERM takes no notice of ours."""
+        self._leaving = True
+        if self._child is not None:
+            self._ask_to_stop(self._child, grace_s)
+
+    def _ask_to_stop(self, child: _Child, grace_s: float) -> None:
+        """SIGTERM now, once; SIGKILL after the grace, if no earlier request has set an earlier end."""
+        if not child.stopping:
+            _kill_group(child.pid, signal.SIGTERM)
+        child.stopping = True
+        end = time.monotonic() + grace_s
+        child.kill_at = end if child.kill_at is None else min(end, child.kill_at)
 
     def _fork(self, job: dict[str, Any]) -> None:
         assert self._child is None, "a slot runs one job at a time"
+        if self._leaving:
+            raise ConnectionResetError("no job starts on a machine that is taken away")
+        if self._stopped:
+            self._refuse()
+            return
         results_read, results_write = os.pipe()
         started_at = time.time()
         server = os.getpid()
+        # Until the child has given it back its default, our handler would take it and do nothing there.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         pid = os.fork()
         if pid == 0:
             self._selector.close()
@@ -113,6 +152,7 @@ class ForkServer:
             os.close(self._wake)
             self._control.close()
             _run_child(job, results_write, server)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(results_write)
         with contextlib.suppress(
             PermissionError, ProcessLookupError
@@ -124,15 +164,24 @@ class ForkServer:
         kill_at = None if deadline_s is None else time.monotonic() + deadline_s
         self._child = _Child(pid, results_read, started_at, kill_at)
 
+    def _refuse(self) -> None:
+        """A sweep that ends asks its slots to stop; Ray may bring that before the job that it was for."""
+        self._stopped = False
+        error = JobError(kind=PREEMPTED, message="it was asked to end before it began")
+        now = time.time()
+        self.send({"ended": {"error": dataclasses.asdict(error), "started_at": now, "ended_at": now}})
+
     def _read_results(self, child: _Child) -> None:
         with contextlib.suppress(BlockingIOError):
             while chunk := os.read(child.results, 1 << 16):
                 child.received += chunk
             self._selector.unregister(child.results)  # end of file: the child has said all it will say
 
-    def _enforce_deadline(self) -> None:
-        child = self._child
-        if child is not None and child.kill_at is not None and time.monotonic() >= child.kill_at:
+    def _keep_times(self) -> None:
+        child, now = self._child, time.monotonic()
+        if child is None:
+            return
+        if child.kill_at is not None and now >= child.kill_at:
             _kill_group(child.pid, signal.SIGKILL)
             child.kill_at = None
             child.late = not child.stopping
@@ -151,7 +200,10 @@ class ForkServer:
             self._selector.unregister(child.results)
         os.close(child.results)
         self._child = None
-        self.send({"ended": {**_report(child, status), "started_at": child.started_at, "ended_at": ended_at}})
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # nobody is there to hear it
+            self.send(
+                {"ended": {**_report(child, status), "started_at": child.started_at, "ended_at": ended_at}}
+            )
 
 
 def _report(child: _Child, status: int) -> dict[str, Any]:
@@ -163,6 +215,8 @@ def _report(child: _Child, status: int) -> dict[str, Any]:
     with contextlib.suppress(ValueError):
         report: dict[str, Any] = json.loads(child.received)
         return report
+    if code == -signal.SIGTERM or (child.stopping and code == -signal.SIGKILL):  # says nothing about the job
+        return {"error": dataclasses.asdict(JobError(kind=PREEMPTED, message="it was asked to end"))}
     return {"error": dataclasses.asdict(error_of_exit(code))}
 
 
@@ -189,9 +243,9 @@ def _run_child(job: dict[str, Any], results: int, server: int) -> NoReturn:
 
 
 def _become_job(log: str | None, server: int) -> None:
+    """log: see sweep.jobs.Job."""
     os.setpgid(0, 0)
-    # Dies with its server, which dies with its actor, which dies with the cluster: no orphan keeps a GPU.
-    _die_with_parent(server)
+    die_with(server)  # which dies with its actor, which dies with the cluster
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
@@ -205,14 +259,26 @@ def _become_job(log: str | None, server: int) -> None:
         os.dup2(file, 1)
         os.dup2(file, 2)
         os.close(file)
+        _lock(log)
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
 
 
-def _die_with_parent(parent: int) -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it was gone before the line above
-        os._exit(1)
+def _lock(log: str) -> None:
+    """Wait until no other process runs the job with this log, and keep others out while this one lives.
+
+    A job is started again when its slot has died, which may be before its first process has. The lock is held
+    on a descriptor of its own: programs that the job starts do not inherit it.
+    """
+    descriptor = os.open(log, os.O_WRONLY | os.O_CLOEXEC)
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(_LOCK_POLL_S)
+        except OSError:  # a file system without locks
+            return
 
 
 def _kill_group(pid: int, number: int) -> None:

@@ -12,19 +12,26 @@ import sys
 import sysconfig
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from rdc.errors import UserError
+from rdc.memory import in_words
+from rdc.preempt import asking
 
+# What a job gets to finish its step and write a checkpoint when it has to end early.
+PREEMPT_GRACE_S = 30.0
+# Kind of error of a job that was asked to end and did so without an answer, or had to be killed.
+PREEMPTED = "Preempted"
+# The same of a job for one node, which has gone or takes no jobs.
+NODE_LOST = "NodeLost"
 # What a signal that ended a job usually means.
 _SIGNALS = {
     signal.SIGKILL: "killed by the system, most often because memory ran out",
     signal.SIGSEGV: "crashed inside compiled code",
     signal.SIGBUS: "crashed inside compiled code, or a disk or shared memory is full",
     signal.SIGABRT: "aborted inside compiled code",
-    signal.SIGTERM: "asked to stop",
 }
 
 
@@ -32,7 +39,8 @@ _SIGNALS = {
 class Job:
     """One call in a process of its own: `entry` is "module:function" and gets `payload`, JSON in, JSON out.
 
-    log: file for the job's stdout and stderr. exclusive: nothing else of this sweep may run on its node.
+    log: file for the job's stdout and stderr; of several processes with the same log one runs at a time, the
+    others wait. exclusive: nothing else of this sweep may run on its node.
     node: run there and nowhere else. deadline_s: the job is killed after that long.
     """
 
@@ -47,7 +55,11 @@ class Job:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class JobError:
-    """Why a job has no value. kind: exception class, signal name, "Deadline", "Exit" or "WorkerLost"."""
+    """Why a job has no value.
+
+    kind: exception class, signal name, PREEMPTED, NODE_LOST, "Deadline", "Exit", or "WorkerLost" if it died
+    with several workers.
+    """
 
     kind: str
     message: str
@@ -82,14 +94,38 @@ class Executor(Protocol):
     def start(self) -> list[NodeSlots]:
         """Bring up the slots; UserError says why that is impossible."""
 
+    def nodes(self) -> list[NodeSlots]:
+        """The nodes that take any job now: those of the start that are left, and those admitted since."""
+
+    def joined(self) -> list[NodeSlots]:
+        """The nodes that have come since the start. They take jobs that name them, and no other."""
+
+    def admit(self, node: str) -> None:
+        """Let a node that has joined take any job."""
+
+    def leave_out(self, node: str, reason: str) -> None:
+        """Use a node no more."""
+
+    def free_slots(self) -> int:
+        """How many jobs that may run on any node could start now."""
+
     def submit(self, job: Job) -> bool:
-        """Start the job if a suitable slot is free; False leaves it with the caller."""
+        """Start the job if a suitable slot is free; False leaves it with the caller.
+
+        A job for a node that has gone or is left out is taken, and ends with that as its error.
+        """
 
     def poll(self, timeout_s: float) -> list[Outcome]:
         """Jobs that have ended, waiting for the first one up to timeout_s."""
 
     def running(self) -> list[Job]:
         """Jobs submitted and not yet returned by poll."""
+
+    def preempt(self, grace_s: float = PREEMPT_GRACE_S) -> None:
+        """Ask the running jobs to end early, kill them after grace_s; poll returns how each one ended.
+
+        The sweep ends: a job whose worker dies now is not run again.
+        """
 
     def stop(self, grace_s: float) -> None:
         """End all jobs, after a polite request kill what remains, and give back all resources."""
@@ -105,10 +141,8 @@ def resolve_entry(entry: str) -> Any:
 
 
 def error_of_exception(error: BaseException) -> JobError:
-    text = " ".join(str(error).split()) or type(error).__name__
-    # torch reports failed allocations on the CPU as RuntimeError.
-    kind = "MemoryError" if "allocate memory" in text else type(error).__name__
-    return JobError(kind=kind, message=text, traceback="".join(traceback.format_exception(error)))
+    kind, text = in_words(error)
+    return JobError(kind=kind, message=text or kind, traceback="".join(traceback.format_exception(error)))
 
 
 def error_of_exit(code: int) -> JobError:
@@ -121,22 +155,48 @@ def error_of_exit(code: int) -> JobError:
 
 
 def probe_machine(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Job entry: what the node is and can do (rdc.machine.probe). payload: {"device": auto | cpu | cuda}."""
+    """Job entry: what the node is and can do (rdc.machine.probe).
+
+    payload: device (auto, cpu or cuda) and perhaps check, of sweep.storage.write_check.
+    """
     from rdc.machine import probe
 
+    if "check" in payload:
+        from sweep.storage import check_node
+
+        check_node(payload["check"])
     return probe(payload["device"])
 
 
 class InlineExecutor:
-    """One job at a time in this process, so that breakpoints and prints work."""
+    """One job at a time in this process, so that breakpoints and prints work.
+
+    preempted: what a running trial asks before each step, as nobody else can ask it to end meanwhile.
+    """
 
     NODE = "this process"
 
-    def __init__(self) -> None:
+    def __init__(self, preempted: Callable[[], bool] = lambda: False) -> None:
         self._job: Job | None = None
+        self._preempted = preempted
 
     def start(self) -> list[NodeSlots]:
+        return self.nodes()
+
+    def nodes(self) -> list[NodeSlots]:
         return [NodeSlots(node=self.NODE, slots=1, cpus_per_slot=1, gpus_per_slot=0.0)]
+
+    def joined(self) -> list[NodeSlots]:
+        return []
+
+    def admit(self, node: str) -> None:
+        raise AssertionError(f"no node joins this process: {node}")
+
+    def leave_out(self, node: str, reason: str) -> None:
+        raise AssertionError(f"this process cannot be left out: {reason}")
+
+    def free_slots(self) -> int:
+        return int(self._job is None)
 
     def submit(self, job: Job) -> bool:
         if self._job is not None:
@@ -150,7 +210,7 @@ class InlineExecutor:
             return []
         started_at = time.time()
         value, error = None, None
-        with _errors_also_into(job.log):
+        with _errors_also_into(job.log), asking(self._preempted):
             try:
                 value = resolve_entry(job.entry)(job.payload)
             except Exception as exception:
@@ -165,6 +225,9 @@ class InlineExecutor:
 
     def running(self) -> list[Job]:
         return [self._job] if self._job is not None else []
+
+    def preempt(self, grace_s: float = PREEMPT_GRACE_S) -> None:
+        """Nothing: whoever calls this is in the process of the job, which is not running."""
 
     def stop(self, grace_s: float) -> None:
         self._job = None

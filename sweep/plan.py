@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -53,25 +54,37 @@ class DataSets:
             getattr(self, field).save(folder / name)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PlannedTrial:
-    """One trial and where its files go."""
+    """One trial and where its files go. Its ids are hashed once: a plan of thousands asks for them often.
+
+    stop_at_step: pause there, to be promoted or not; None trains to the end.
+    """
 
     spec: TrialSpec
     folder: Path
     point: tuple[str, ...]
     checkpoint: str | None
+    stop_at_step: int | None = None
 
-    @property
+    @functools.cached_property
+    def spec_id(self) -> str:
+        return self.spec.spec_id
+
+    @functools.cached_property
+    def arch_id(self) -> str:
+        return self.spec.arch_id
+
+    @functools.cached_property
     def label(self) -> str:
         return trial_label(self.spec)
 
     def to_dict(self) -> dict[str, Any]:
         """The trial's entry in sweep.json."""
         return {
-            "spec_id": self.spec.spec_id,
+            "spec_id": self.spec_id,
             "curve_id": self.spec.curve_id,
-            "arch_id": self.spec.arch_id,
+            "arch_id": self.arch_id,
             "label": self.label,
             "family": self.spec.model.family,
             "overrides": list(self.point),
@@ -94,21 +107,27 @@ class SweepPlan:
     def folder(self) -> Path:
         return self.settings.folder
 
+    def with_trials(self, more: Sequence[PlannedTrial]) -> SweepPlan:
+        """The plan of a search that has asked for more trials."""
+        known = {trial.spec_id for trial in self.trials}
+        new = [trial for trial in more if trial.spec_id not in known]
+        return dataclasses.replace(self, trials=(*self.trials, *new))
+
     def names(self) -> dict[str, str]:
         """spec_id -> what tells the trials of this plan apart, for lists."""
         architectures = {trial.label: set[str]() for trial in self.trials}
         for trial in self.trials:
-            architectures[trial.label].add(trial.spec.arch_id)
+            architectures[trial.label].add(trial.arch_id)
         names = {}
         for trial in self.trials:
             parts = [trial.label]
             if len(architectures[trial.label]) > 1:
-                parts.append(f"#{trial.spec.arch_id[:4]}")
+                parts.append(f"#{trial.arch_id[:4]}")
             if len(self.settings.lmbdas) > 1:
                 parts.append(f"lmbda {trial.spec.lmbda:g}")
             if len(self.settings.seeds) > 1:
                 parts.append(f"seed {trial.spec.seed}")
-            names[trial.spec.spec_id] = " ".join(parts)
+            names[trial.spec_id] = " ".join(parts)
         return names
 
     def run_settings(self, trial: PlannedTrial, *, device: str) -> RunSettings:
@@ -123,6 +142,7 @@ class SweepPlan:
             budget_name=budget.name,
             device="cuda" if device == "cuda" else "cpu",
             threads=self.settings.cluster.cpus_per_trial,
+            processes=self.settings.cluster.processes_per_trial,
             validate_every=budget.validate_every,
             log_every=budget.log_every,
             checkpoint_every_s=budget.checkpoint_every_s,
@@ -130,6 +150,7 @@ class SweepPlan:
             ms_ssim=budget.ms_ssim,
             cache_gb=float(self.settings.data.get("cache_gb", 4.0)),
             warm_start_checkpoint=trial.checkpoint,
+            **({} if trial.stop_at_step is None else {"stop_at_step": trial.stop_at_step}),
         )
 
 
@@ -138,7 +159,7 @@ def choose_models(config: Mapping[str, Any], overrides: Sequence[str], settings:
     points = settings.space.point_overrides
     configs = [config] if points == [[]] else conf.compose_points(overrides, points)
     start = settings.budget.recipe.initialisation
-    return [_candidate(tuple(point), model, start) for point, model in zip(points, configs, strict=True)]
+    return [candidate_of(tuple(point), model, start) for point, model in zip(points, configs, strict=True)]
 
 
 def require_possible(candidates: Sequence[Candidate]) -> None:
@@ -178,15 +199,9 @@ def make_plan(
     trials: dict[str, PlannedTrial] = {}
     duplicates = 0
     for candidate in candidates:
-        if candidate.model is None:
-            continue
-        lmbdas, seeds = settings.lmbdas, settings.seeds
-        if candidate.lmbda is not None:
-            lmbdas, seeds = (candidate.lmbda,), (0,)
-        for lmbda, seed in itertools.product(lmbdas, seeds):
-            trial = _trial(settings, candidate, candidate.model, data, precision, lmbda, seed)
-            duplicates += trial.spec.spec_id in trials
-            trials.setdefault(trial.spec.spec_id, trial)
+        for trial in trials_of(settings, candidate, data, precision):
+            duplicates += trial.spec_id in trials
+            trials.setdefault(trial.spec_id, trial)
     notes = [f"{duplicates} of the planned trials are the same as others and run once"] if duplicates else []
     return SweepPlan(
         settings=settings,
@@ -198,12 +213,28 @@ def make_plan(
     )
 
 
+def trials_of(
+    settings: Settings, candidate: Candidate, data: DataSets, precision: Precision
+) -> list[PlannedTrial]:
+    """One trial per lmbda and seed; none of an impossible candidate."""
+    if candidate.model is None:
+        return []
+    lmbdas, seeds = settings.lmbdas, settings.seeds
+    if candidate.lmbda is not None:
+        lmbdas, seeds = (candidate.lmbda,), (0,)
+    return [
+        _trial(settings, candidate, candidate.model, data, precision, lmbda, seed)
+        for lmbda, seed in itertools.product(lmbdas, seeds)
+    ]
+
+
 def job_payload(plan: SweepPlan, trial: PlannedTrial, *, device: str) -> dict[str, Any]:
     """What rdc.trial:run_payload gets."""
     return {"spec": trial.spec.to_dict(), "run": to_plain(plan.run_settings(trial, device=device))}
 
 
-def _candidate(point: tuple[str, ...], config: Mapping[str, Any], initialisation: str) -> Candidate:
+def candidate_of(point: tuple[str, ...], config: Mapping[str, Any], initialisation: str) -> Candidate:
+    """The architecture that a composed configuration describes, or why it cannot be built."""
     from rdc.models.layers.wavelet import check_wavelet
 
     try:

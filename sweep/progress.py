@@ -87,10 +87,13 @@ class TrialWatch:
 
 @dataclasses.dataclass
 class Tally:
-    """Counts, names, and the estimate of what is left. work: any unit proportional to a trial's duration."""
+    """Counts, names, and the estimate of what is left. work: any unit proportional to a trial's duration.
 
-    names: Mapping[str, str]
-    work: Mapping[str, float]
+    total: trials that this command will run, also those that a search has not chosen yet.
+    """
+
+    names: dict[str, str]
+    work: dict[str, float]
     slots: int
     total: int
     done: int = 0
@@ -100,6 +103,12 @@ class Tally:
 
     def __post_init__(self) -> None:
         self._left = set(self.work)
+
+    def expect(self, spec_id: str, name: str, work: float) -> None:
+        """A trial that was not known from the start."""
+        self.names[spec_id] = name
+        self.work[spec_id] = work
+        self._left.add(spec_id)
 
     def add(self, spec_id: str, busy_s: float, *, failed: bool) -> None:
         self.done += 1
@@ -117,8 +126,10 @@ class Tally:
             max(0.0, fixed_s + self.work[spec_id] * s_per_work - running.get(spec_id, 0.0))
             for spec_id in self._left
         ]
+        mean_s = sum(seconds for _, seconds in self._finished) / len(self._finished)
+        unknown_s = max(0, self.total - self.done - len(left)) * mean_s
         # Never less than the longest of them: one trial does not get faster by idle slots.
-        return max([sum(left) / self.slots, *left], default=0.0)
+        return max([(sum(left) + unknown_s) / self.slots, *left], default=0.0)
 
 
 class PlainDisplay:
@@ -135,14 +146,12 @@ class PlainDisplay:
         self._spoke_at = time.monotonic()
 
     def started(self, trial: PlannedTrial) -> None:
-        self._watches[trial.spec.spec_id] = trial, TrialWatch(trial.folder)
+        self._watches[trial.spec_id] = trial, TrialWatch(trial.folder)
         self.say(f"start   {self._title(trial)}")
 
     def ended(self, trial: PlannedTrial, result: Mapping[str, Any]) -> None:
-        _, watch = self._watches.pop(trial.spec.spec_id)
-        busy_s = time.monotonic() - watch.started_at
-        self._tally.add(trial.spec.spec_id, busy_s, failed=result["status"] == "failed")
-        self.say(f"{_count(self._tally)} {self._title(trial)}  {verdict(result)}  {duration(busy_s)}")
+        _, watch = self._watches.pop(trial.spec_id)
+        self.say(_end_line(self._tally, trial, watch, result))
 
     def update(self) -> None:
         if time.monotonic() - self._spoke_at < HEARTBEAT_S or not self._watches:
@@ -156,7 +165,7 @@ class PlainDisplay:
         self._watches.clear()
 
     def _title(self, trial: PlannedTrial) -> str:
-        return self._tally.names[trial.spec.spec_id]
+        return self._tally.names[trial.spec_id]
 
 
 class LiveDisplay:
@@ -177,13 +186,11 @@ class LiveDisplay:
         self._console.print(text, markup=False, soft_wrap=True)
 
     def started(self, trial: PlannedTrial) -> None:
-        self._watches[trial.spec.spec_id] = trial, TrialWatch(trial.folder)
+        self._watches[trial.spec_id] = trial, TrialWatch(trial.folder)
 
     def ended(self, trial: PlannedTrial, result: Mapping[str, Any]) -> None:
-        _, watch = self._watches.pop(trial.spec.spec_id)
-        busy_s = time.monotonic() - watch.started_at
-        self._tally.add(trial.spec.spec_id, busy_s, failed=result["status"] == "failed")
-        self.say(f"{_count(self._tally)} {self._title(trial)}  {verdict(result)}  {duration(busy_s)}")
+        _, watch = self._watches.pop(trial.spec_id)
+        self.say(_end_line(self._tally, trial, watch, result))
 
     def update(self) -> None:
         if time.monotonic() - self._drawn_at < _REDRAW_S:
@@ -198,7 +205,7 @@ class LiveDisplay:
         self._live.stop()
 
     def _title(self, trial: PlannedTrial) -> str:
-        return self._tally.names[trial.spec.spec_id]
+        return self._tally.names[trial.spec_id]
 
     def _picture(self) -> Any:
         from rich.console import Group
@@ -223,8 +230,18 @@ def open_display(stream: TextIO, tally: Tally) -> Display:
     return PlainDisplay(stream, tally)
 
 
+def _end_line(tally: Tally, trial: PlannedTrial, watch: TrialWatch, result: Mapping[str, Any]) -> str:
+    """Counts the trial, and says how it ended."""
+    busy_s = time.monotonic() - watch.started_at
+    if result["status"] not in ("paused", "preempted"):
+        tally.add(trial.spec_id, busy_s, failed=result["status"] == "failed")
+    return f"{_count(tally)} {tally.names[trial.spec_id]}  {verdict(result)}  {duration(busy_s)}"
+
+
 def verdict(result: Mapping[str, Any]) -> str:
     """A result in a few words."""
+    if result["status"] in ("paused", "preempted"):
+        return f"{result['status']} at step {result['step']}"
     if result["status"] == "failed":
         error = result.get("error") or {}
         message = str(error.get("message", ""))

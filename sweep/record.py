@@ -1,61 +1,30 @@
-"""The sweep's own files: its lock, sweep.json, and results of trials whose process could not write one."""
+"""The sweep's own files: sweep.json, jobs.jsonl, and results of trials whose process could not write one."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
-import shlex
-import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from rdc.errors import UserError
-from rdc.files import atomic_write_json, read_json
-from rdc.result import RESULT_FILE, identity, read_any, read_finished
+from rdc.files import append_jsonl, atomic_write_text, read_json
+from rdc.result import RESULT_FILE, identity, read_any, read_finished, write_result
 from rdc.spec import TrialSpec, to_plain
 from sweep.jobs import JobError
 from sweep.plan import PlannedTrial, SweepPlan
-from sweep.tracking.address import redact
+from sweep.tracking.address import redact_command, redact_tree
 
 SWEEP_FILE = "sweep.json"
+JOBS_FILE = "jobs.jsonl"
 SWEEP_SCHEMA_VERSION = 1
-
-
-@contextlib.contextmanager
-def sweep_lock(folder: Path) -> Iterator[None]:
-    """One driver per sweep folder; UserError names who has it. Released however the process ends."""
-    with _opened_lock(folder) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise UserError(
-                f"{folder} is in use by {holder}; wait until it has ended, stop it, or choose another name="
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        yield
-
-
-def _opened_lock(folder: Path) -> TextIO:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return open(folder / "driver.lock", "a+")
-    except OSError as error:
-        raise UserError(
-            f"{folder}: a sweep cannot have this folder ({error.strerror}); choose another runs_dir= or name="
-        ) from None
 
 
 def finished_result(trial: PlannedTrial) -> dict[str, Any] | None:
     """The result of a trial that needs no further run; failed ones are tried once per command."""
-    return read_finished(trial.folder, spec_id=trial.spec.spec_id)
+    return read_finished(trial.folder, spec_id=trial.spec_id)
 
 
 def attempts(trial: PlannedTrial) -> int:
@@ -72,9 +41,7 @@ def result_after(trial: PlannedTrial, attempts_before: int, error: JobError | No
     if written is not None and written.get("attempt", 0) > attempts_before:
         return written
     reason = error or JobError(kind="NoResult", message=f"the job ended without writing {RESULT_FILE}")
-    failed = _failed(trial.spec, reason, attempt=attempts_before + 1)
-    atomic_write_json(trial.folder / RESULT_FILE, failed)
-    return failed
+    return write_result(trial.folder, _failed(trial.spec, reason, attempt=attempts_before + 1))
 
 
 def read_sweep(folder: Path) -> dict[str, Any] | None:
@@ -95,15 +62,15 @@ def write_sweep(plan: SweepPlan, command: Sequence[str], versions: Mapping[str, 
     """Record what is about to run. Trials of earlier commands under the same name stay listed."""
     before = read_sweep(plan.folder) or {}
     trials = {trial["spec_id"]: trial for trial in before.get("trials", [])}
-    trials.update({trial.spec.spec_id: trial.to_dict() for trial in plan.trials})
+    trials.update({trial.spec_id: trial.to_dict() for trial in plan.trials})
     sweep = {
         "schema_version": SWEEP_SCHEMA_VERSION,
         "name": plan.settings.name,
-        "command": redact(shlex.join(command)),
-        "config": _without_credentials(to_plain(plan.config)),
+        "command": redact_command(command),
+        "config": redact_tree(to_plain(plan.config)),  # sweep folders are shared
         "precision": plan.precision,
         "lmbdas": list(plan.settings.lmbdas),
-        "planned": [trial.spec.spec_id for trial in plan.trials],
+        "planned": [trial.spec_id for trial in plan.trials],
         "trials": list(trials.values()),
         "versions": {
             key: versions.get(key) for key in ("python", "torch", "compressai", "rdc", "semantics_version")
@@ -115,15 +82,32 @@ def write_sweep(plan: SweepPlan, command: Sequence[str], versions: Mapping[str, 
         "ended_at": None,
         "status": "running",
     }
-    atomic_write_json(plan.folder / SWEEP_FILE, sweep)
+    _save(plan.folder, sweep)
     return sweep
 
 
+def add_planned(sweep: dict[str, Any], plan: SweepPlan, more: Sequence[PlannedTrial]) -> None:
+    """Put trials that a search has asked for into sweep.json before they run.
+
+    sweep: the content of sweep.json as write_sweep returned it; it grows in place, so that who holds it (the
+    tracker does) knows the new trials too.
+    """
+    planned, listed = set(sweep["planned"]), {trial["spec_id"] for trial in sweep["trials"]}
+    sweep["planned"] += [trial.spec_id for trial in more if trial.spec_id not in planned]
+    sweep["trials"] += [trial.to_dict() for trial in more if trial.spec_id not in listed]
+    _save(plan.folder, sweep)
+
+
 def close_sweep(folder: Path, status: str) -> None:
-    """status: finished, interrupted or failed."""
+    """status: finished, stopped, interrupted or failed."""
     sweep = read_sweep(folder)
     if sweep is not None:
-        atomic_write_json(folder / SWEEP_FILE, {**sweep, "ended_at": time.time(), "status": status})
+        _save(folder, {**sweep, "ended_at": time.time(), "status": status})
+
+
+def _save(folder: Path, sweep: Mapping[str, Any]) -> None:
+    """Without indentation: with it, Python's slow encoder would write all trials again for every new one."""
+    atomic_write_text(folder / SWEEP_FILE, json.dumps(sweep, allow_nan=False) + "\n")
 
 
 def _failed(spec: TrialSpec, error: JobError, *, attempt: int) -> dict[str, Any]:
@@ -135,15 +119,18 @@ def _failed(spec: TrialSpec, error: JobError, *, attempt: int) -> dict[str, Any]
     }
 
 
-def _without_credentials(config: dict[str, Any]) -> dict[str, Any]:
-    """Sweep folders are shared; the address of a tracking server may carry a password."""
-    tracking = config.get("tracking") or {}
-    if not tracking.get("uri"):
-        return config
-    return {**config, "tracking": {**tracking, "uri": redact(tracking["uri"])}}
-
-
 def append_event(folder: Path, event: Mapping[str, Any]) -> None:
     """One line in jobs.jsonl: when and where a job ran, for the record of what shared a node with what."""
-    with open(folder / "jobs.jsonl", "a") as file:
-        file.write(json.dumps(event) + "\n")
+    append_jsonl(folder / JOBS_FILE, event)
+
+
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """The lines of jobs.jsonl, without those that a full disk or a power cut has damaged."""
+    path = folder / JOBS_FILE
+    events = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            event = json.loads(line)
+            if isinstance(event, dict):
+                events.append(event)
+    return events

@@ -12,6 +12,10 @@ import conf
 from rdc.configured import MODEL_KEYS
 from rdc.errors import UserError
 from rdc.spec import Recipe, check_run_numbers, parse, require_number, require_seed
+from sweep.drain import parse_walltime
+from sweep.search.objectives import Objectives, check_objectives
+from sweep.search.space import Range, Space, read_branches
+from sweep.tracking.address import DATABASE_SCHEMES, redact_value, scheme
 
 # What others check: rdc.configured, rdc.data and sweep.tracking.
 _ELSEWHERE = {*MODEL_KEYS, "data", "tracking"}
@@ -43,7 +47,7 @@ class TimingSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterSettings:
-    """Where trials run; None lets the machines decide."""
+    """Where trials run; None lets the machines decide. walltime: seconds or "HH:MM:SS", None for no end."""
 
     name: Literal["ray", "inline"]
     address: str | None
@@ -52,6 +56,7 @@ class ClusterSettings:
     gpus_per_trial: float | None
     deadline_s: float | None
     timing: TimingSettings
+    walltime: float | str | None = None
 
     def __post_init__(self) -> None:
         require_number("cluster.cpus_per_trial", self.cpus_per_trial, least=1)
@@ -64,8 +69,23 @@ class ClusterSettings:
                     f"cluster.gpus_per_trial={self.gpus_per_trial}: "
                     "must be a fraction up to 1, or a whole number"
                 )
+        if self.cpus_per_trial < self.processes_per_trial:
+            raise UserError(
+                f"cluster.gpus_per_trial={self.gpus_per_trial:g}: each GPU's process needs a processor; "
+                f"cluster.cpus_per_trial={self.cpus_per_trial} is too few"
+            )
         if self.deadline_s is not None:
             require_number("cluster.deadline_s", self.deadline_s, above=0)
+        parse_walltime(self.walltime)
+
+    @property
+    def processes_per_trial(self) -> int:
+        """Several GPUs train one trial by a process each (rdc.ddp)."""
+        return max(1, int(self.gpus_per_trial or 1))
+
+    @property
+    def walltime_s(self) -> float | None:
+        return parse_walltime(self.walltime)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,34 +105,83 @@ class PricingSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SearchSettings:
-    """How points are chosen from the space."""
+    """How points are chosen from the space; all but the name is for searches, and a grid has no use for it.
 
-    name: Literal["grid"]
+    trials: distinct architectures. constraints: greatest allowed value of a cost. storage: None for the
+    journal in the sweep's folder. population: of NSGA-II, and random trials before TPE. rungs: shares of
+    budget.steps at which trainings pause; of those that reach one, the best 1/eta go on.
+    """
+
+    name: Literal["grid", "random", "nsga2", "tpe"]
+    trials: int = 20
+    seed: int = 0
+    objectives: tuple[str, ...] = ("rd_loss", "kmac_per_px_dec")
+    constraints: dict[str, float | None] = dataclasses.field(default_factory=dict)
+    storage: str | None = None
+    population: int | None = None
+    rungs: tuple[float, ...] | None = None
+    eta: float = 2.0
+
+    def __post_init__(self) -> None:
+        require_number("search.trials", self.trials, least=1)
+        require_number("search.seed", self.seed, least=0)
+        check_objectives(self.objectives, self.constraints)
+        _check_storage(self.storage)
+        if self.population is not None:
+            require_number("search.population", self.population, least=2)
+        require_number("search.eta", self.eta, above=1)
+        for share in self.rungs or ():
+            if not 0 < share < 1:
+                raise UserError(
+                    f"search.rungs: {share} is no share of the training; give numbers between 0 and 1"
+                )
+        if list(self.rungs or ()) != sorted(set(self.rungs or ())):
+            raise UserError(f"search.rungs={list(self.rungs or ())}: each must be above the one before it")
+
+    @property
+    def is_grid(self) -> bool:
+        return self.name == "grid"
+
+    @property
+    def wanted(self) -> Objectives:
+        return check_objectives(self.objectives, self.constraints)
+
+    @property
+    def first_random(self) -> int:
+        """The population: a quarter of the trials, so that there are generations, within the usual bounds."""
+        return self.population or max(4, min(self.trials // 4, 50 if self.name == "nsga2" else 10))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SpaceSettings:
-    """Architectures to try: `axes` (override key -> values, every combination; a list of such mappings for
-    families that do not share their axes) and `points` (lists of overrides)."""
+    """Architectures to try: `axes` (override key -> values or a range, every combination; a list of such
+    mappings for families that do not share their axes) and `points` (lists of overrides)."""
 
     name: str
-    axes: dict[str, list[Any]] | list[dict[str, list[Any]]] | None
+    axes: Any
     points: list[list[str]] | None
 
     def __post_init__(self) -> None:
-        for key, values in ((key, values) for grid in self._grids for key, values in grid.items()):
-            if not values:
-                raise UserError(f"space.axes.{key}: has no values; give at least one, or remove the axis")
+        read_branches(self.axes, self.points)
+
+    @property
+    def space(self) -> Space:
+        """What a search chooses from."""
+        return Space(read_branches(self.axes, self.points))
 
     @property
     def point_overrides(self) -> list[list[str]]:
         """One list of overrides per architecture; without axes and points the composed model alone."""
-        grids = [point for grid in self._grids for point in conf.grid(grid)]
-        return [*grids, *(self.points or [])] or [[]]
-
-    @property
-    def _grids(self) -> list[dict[str, list[Any]]]:
-        return self.axes if isinstance(self.axes, list) else [self.axes] if self.axes else []
+        for branch in read_branches(self.axes, None):
+            for key, axis in branch.axes.items():
+                if isinstance(axis, Range):
+                    raise UserError(
+                        f"space.axes.{key}: search=grid needs a list of values; ranges are for search=nsga2, "
+                        "tpe and random"
+                    )
+        grids = self.axes if isinstance(self.axes, list) else [self.axes] if self.axes else []
+        points = [point for grid in grids for point in conf.grid(grid)]
+        return [*points, *(self.points or [])] or [[]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -189,6 +258,11 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
     if source is None and top.top is not None:
         raise UserError(f"top={top.top}: it needs from=SWEEP, a finished sweep to take architectures from")
     space = parse(SpaceSettings, groups["space"], where="space")
+    search = parse(SearchSettings, groups["search"], where="search")
+    if search.is_grid:
+        _ = space.point_overrides
+    else:
+        _check_search(search, space, top, source)
     if source is not None and space.point_overrides != [[]]:
         raise UserError(f"from={source}: its architectures are trained, so space={space.name} has to be none")
     runs_dir = Path(top.runs_dir).expanduser().resolve()
@@ -204,11 +278,47 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
         top=top.top,
         budget=_parse_budget(groups["budget"]),
         space=space,
-        search=parse(SearchSettings, groups["search"], where="search"),
+        search=search,
         cluster=parse(ClusterSettings, groups["cluster"], where="cluster"),
         pricing=parse(PricingSettings, groups["pricing"], where="pricing"),
         data=config.get("data") or {},
     )
+
+
+def _check_search(search: SearchSettings, space: SpaceSettings, top: _TopLevel, source: str | None) -> None:
+    """What only a grid can do."""
+    if search.wanted.timed and not top.time:
+        raise UserError(
+            f"time=false: search.objectives holds {search.wanted.timed[0]}, which has to be measured"
+        )
+    if source is not None:
+        raise UserError(
+            f"search={search.name}: chooses from a space, from={source} has none; use search=grid"
+        )
+    if not space.space.branches:
+        raise UserError(
+            f"search={search.name}: space={space.name} holds nothing to choose from; name a space"
+        )
+    if len(_several("lmbdas", top.lmbdas, top.lmbda)) > 1:
+        raise UserError(
+            f"lmbdas={top.lmbdas}: search={search.name} compares architectures at one lmbda; train its best "
+            "ones at several with +experiment=curves from=NAME"
+        )
+
+
+def _check_storage(storage: str | None) -> None:
+    if storage is None:
+        return
+    if "://" not in storage or scheme(storage) not in DATABASE_SCHEMES:
+        raise UserError(
+            f"search.storage={redact_value(storage)}: expected sqlite:///FILE, "
+            "postgresql://USER:PASSWORD@HOST/NAME or another database; null keeps it in the sweep's folder"
+        )
+    if storage.partition("://")[2].strip("/") in ("", ":memory:"):
+        raise UserError(
+            f"search.storage={storage}: a study in memory is lost with the command; name a file "
+            "(sqlite:///FILE) or a database; null keeps it in the sweep's folder"
+        )
 
 
 def _parse_budget(config: Any) -> BudgetSettings:

@@ -12,6 +12,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
+from sweep.jobs import PREEMPT_GRACE_S
+
+_GRACE_S = 5.0
+
 
 @contextlib.contextmanager
 def terminal(log: Path, *, divert: bool) -> Iterator[TextIO]:
@@ -48,10 +52,16 @@ def terminal(log: Path, *, divert: bool) -> Iterator[TextIO]:
 
 
 class Interrupts:
-    """Ctrl-C (or SIGTERM) once raises KeyboardInterrupt; twice ends this process, and with it its workers."""
+    """Ctrl-C or SIGTERM raises KeyboardInterrupt; a second Ctrl-C ends this process, and with it its workers.
+
+    Further SIGTERMs change nothing: batch systems send several, and the sweep's record is still to be closed.
+    grace_s: between asking a trial to stop and killing it; a person waits for less than a machine.
+    """
 
     def __init__(self) -> None:
-        self._count = 0
+        self._interrupted = False
+        self._by_hand = 0
+        self.grace_s = _GRACE_S
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
@@ -70,7 +80,10 @@ class Interrupts:
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._count += 1
-        if self._count == 1:
+        self._by_hand += number == signal.SIGINT
+        if self._by_hand > 1:
+            os._exit(130)  # fork servers see their owners go and kill their trials
+        if not self._interrupted:
+            self._interrupted = True
+            self.grace_s = PREEMPT_GRACE_S if number == signal.SIGTERM else _GRACE_S
             raise KeyboardInterrupt
-        os._exit(130)  # fork servers see their owners go and kill their trials

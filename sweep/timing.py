@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis.schema import COLUMNS, read_value
 from rdc.errors import UserError
-from rdc.files import read_json
+from rdc.files import read_sealed
+from rdc.result import MODEL_FILE
 from rdc.spec import to_plain
 from sweep.jobs import Job, NodeSlots, Outcome
 from sweep.machines import device_of
 from sweep.plan import PlannedTrial, SweepPlan
-
-_CHECKPOINT = "model.safetensors"
 
 
 def missing_jobs(
@@ -24,12 +24,11 @@ def missing_jobs(
     nodes: Sequence[NodeSlots],
     probes: Mapping[str, Mapping[str, Any]],
     results: Mapping[str, Mapping[str, Any]],
-    *,
     entry: str,
 ) -> list[Job]:
     """One exclusive job per architecture and kind of device that has no timing in this setting yet.
 
-    probes: node -> rdc.machine.probe of it; nodes that joined later are not used. results: by spec_id.
+    nodes: those there are now. probes: node -> rdc.machine.probe of it. results: by spec_id.
     """
     nodes_of_device: dict[str, list[NodeSlots]] = defaultdict(list)
     for node in nodes:
@@ -40,7 +39,7 @@ def missing_jobs(
         turns: Iterator[NodeSlots] = itertools.cycle(alike)
         for trial in _trained_architectures(plan, results):
             out = _timing_file(plan, trial, slug)
-            if not _is_complete(out, plan, trial):
+            if _read(out, plan, trial) is None:
                 jobs.append(_job(plan, trial, next(turns), out, entry))
     return jobs
 
@@ -54,7 +53,20 @@ def all_timed_here(plan: SweepPlan, results: Mapping[str, Mapping[str, Any]]) ->
     wanted = "cpu" if plan.settings.cluster.gpus_per_trial == 0 else "auto"
     slug = device_slug(resolve_device(wanted))
     trained = _trained_architectures(plan, results)
-    return all(_is_complete(_timing_file(plan, trial, slug), plan, trial) for trial in trained)
+    return all(_read(_timing_file(plan, trial, slug), plan, trial) is not None for trial in trained)
+
+
+def decode_times(plan: SweepPlan, trial: PlannedTrial, device_slug: str) -> dict[str, float] | None:
+    """The architecture's times in ms by their names in the results table; None if it has no timing there."""
+    found = _read(_timing_file(plan, trial, device_slug), plan, trial)
+    if found is None:
+        return None
+    values = {
+        column.name: read_value(found, column)
+        for column in COLUMNS
+        if column.origin == "timing" and column.unit == "ms"
+    }
+    return {name: float(value) for name, value in values.items() if value is not None}
 
 
 def outcome_line(outcome: Outcome) -> str:
@@ -63,7 +75,7 @@ def outcome_line(outcome: Outcome) -> str:
     if outcome.error is not None:
         return f"{label}: no timing ({outcome.error.kind}: {outcome.error.message})"
     try:
-        decode = read_json(outcome.job.payload["out"])["decode"]
+        decode = read_sealed(outcome.job.payload["out"])["decode"]
         medians = {part: decode[f"{part}_ms"]["median"] for part in ("total", "network", "entropy")}
     except (UserError, KeyError, TypeError):
         return f"{label}: the timing job wrote no usable {Path(outcome.job.payload['out']).name}"
@@ -78,25 +90,26 @@ def _trained_architectures(
     seen = set()
     for wanted in ("ok", "rate_mismatch"):
         for trial in plan.trials:
-            status = results.get(trial.spec.spec_id, {}).get("status")
-            if trial.spec.arch_id not in seen and status == wanted and (trial.folder / _CHECKPOINT).exists():
-                seen.add(trial.spec.arch_id)
+            status = results.get(trial.spec_id, {}).get("status")
+            if trial.arch_id not in seen and status == wanted and (trial.folder / MODEL_FILE).exists():
+                seen.add(trial.arch_id)
                 yield trial
 
 
 def _timing_file(plan: SweepPlan, trial: PlannedTrial, device_slug: str) -> Path:
     timing = plan.settings.cluster.timing
     setting = f"{timing.threads}t__{plan.precision}__{timing.height_px}x{timing.width_px}"
-    return plan.folder / "timing" / f"{trial.spec.arch_id}__{device_slug}__{setting}.json"
+    return plan.folder / "timing" / f"{trial.arch_id}__{device_slug}__{setting}.json"
 
 
-def _is_complete(path: Path, plan: SweepPlan, trial: PlannedTrial) -> bool:
+def _read(path: Path, plan: SweepPlan, trial: PlannedTrial) -> dict[str, Any] | None:
+    """The architecture's timing; None if it has to be timed: missing, damaged, or of something else."""
     wanted = [plan.settings.cluster.timing.height_px, plan.settings.cluster.timing.width_px]
     try:
-        found = read_json(path) if path.exists() else {}
-        return bool(found["arch_id"] == trial.spec.arch_id and found["image_px"] == wanted)
-    except (UserError, KeyError, TypeError):
-        return False
+        found = read_sealed(path)
+    except UserError:
+        return None
+    return found if (found.get("arch_id"), found.get("image_px")) == (trial.arch_id, wanted) else None
 
 
 def _job(plan: SweepPlan, trial: PlannedTrial, node: NodeSlots, out: Path, entry: str) -> Job:
@@ -108,9 +121,9 @@ def _job(plan: SweepPlan, trial: PlannedTrial, node: NodeSlots, out: Path, entry
     ]
     payload = {
         "model": to_plain(trial.spec.model),
-        "arch_id": trial.spec.arch_id,
+        "arch_id": trial.arch_id,
         "label": trial.label,
-        "checkpoint": str(trial.folder / _CHECKPOINT),
+        "checkpoint": str(trial.folder / MODEL_FILE),
         "image": large_enough[0] if large_enough else None,
         "device": device_of(node),
         "threads": timing.threads,
@@ -124,7 +137,7 @@ def _job(plan: SweepPlan, trial: PlannedTrial, node: NodeSlots, out: Path, entry
         job_id=f"timing {out.stem}",
         entry=entry,
         payload=payload,
-        log=str(out.parent / "log.txt"),
+        log=str(out.with_suffix(".log")),
         exclusive=True,
         node=node.node,
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rdc.errors import UserError
-from sweep.tracking.address import SERVER_SCHEMES, scheme, server_name, sqlite_path, tracking_uri
+from sweep.tracking.address import SERVER_SCHEMES, redact, scheme, server_name, sqlite_path, tracking_uri
 from sweep.tracking.client import require_mlflow
 from sweep.tracking.state import STATE_FILE, read_state
 from sweep.tracking.view import run_address, view_address
@@ -45,7 +45,7 @@ def main() -> int:
     try:
         return show(options.runs_dir, options.sweep, options.port)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redact(str(error))}", file=sys.stderr)
         return 2
 
 

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rdc.errors import UserError
-from rdc.result import read_any
+from rdc.result import MODEL_FILE, read_finished
 from rdc.spec import WarmStart, parse_trial
 from sweep.plan import Candidate
 from sweep.record import SWEEP_FILE
 from sweep.settings import Settings
-
-_CHECKPOINT = "model.safetensors"
 
 
 def frontier_candidates(settings: Settings) -> list[Candidate]:
@@ -59,8 +57,8 @@ def _frontier(folder: Path) -> list[dict[str, Any]]:
 
 def _candidate(folder: Path, row: dict[str, Any]) -> Candidate:
     trial = folder / "trials" / row["spec_id"]
-    checkpoint = trial / _CHECKPOINT
-    result = read_any(trial)
+    checkpoint = trial / MODEL_FILE
+    result = read_finished(trial, spec_id=row["spec_id"])
     if result is None:
         raise UserError(f"{trial / 'result.json'}: is missing or damaged; run the sweep {folder.name} again")
     if not checkpoint.exists():

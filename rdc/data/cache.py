@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rdc.data.images import pixel_sha256
 from rdc.data.index import DECODERS, Progress
-from rdc.data.pixelfile import offsets, open_pixels, read_checked
+from rdc.data.pixelfile import give_up, offsets, open_pixels, pixel_file, read_checked
 from rdc.data.roots import cache_root
 from rdc.data.sets import ImageFile, ImageSet
 from rdc.errors import UserError
@@ -46,11 +47,13 @@ class PixelCache:
         held = _that_fit(self._by_hash, cache_gb)
         folder = (root or cache_root()) / "pixels"
         self._pixels = open_pixels(folder, images.content_hash, held, progress) if held else None
+        self._file = pixel_file(folder, images.content_hash, held)
         self._offsets = offsets(held) if self._pixels is not None else {}
+        self._right: set[str] = set()  # hashes of images in the file that this process has compared
         self._decoded = _Decoded(DECODED_BYTES)
         self._usable: dict[int, list[ImageFile]] = {}
         self._threads: ThreadPoolExecutor | None = None
-        self._ahead: dict[tuple[int, int, int, int], Future[np.ndarray]] = {}
+        self._ahead: dict[tuple[int, ...], Future[np.ndarray]] = {}
 
     def __len__(self) -> int:
         return len(self.images)
@@ -78,8 +81,10 @@ class PixelCache:
         """(B, 3, crop_px, crop_px) float32 in [0, 1], channels_last; a function of the arguments alone."""
         return self.crops_uint8(step, batch_size, crop_px, seed).float().div_(255)
 
-    def crops_uint8(self, step: int, batch_size: int, crop_px: int, seed: int) -> torch.Tensor:
-        """The same crops as uint8, a quarter of the bytes on the way to a GPU.
+    def crops_uint8(
+        self, step: int, batch_size: int, crop_px: int, seed: int, share: tuple[int, int] | None = None
+    ) -> torch.Tensor:
+        """The same crops as uint8, a quarter of the bytes on the way to a GPU; share: (first, end) of them.
 
         Every image that is large enough is drawn once in each pass over the set, whatever its area, and each
         pass has its own order; position and horizontal flip are uniform. UserError if none is large enough.
@@ -87,17 +92,18 @@ class PixelCache:
         """
         import torch
 
-        made = self._ahead.pop((step, batch_size, crop_px, seed), None)
-        out = self._draw(step, batch_size, crop_px, seed) if made is None else made.result()
-        self._look_ahead(step, batch_size, crop_px, seed)
+        what = (batch_size, crop_px, seed, *(() if share in (None, (0, batch_size)) else share or ()))
+        made = self._ahead.pop((step, *what), None)
+        out = self._draw(step, *what) if made is None else made.result()
+        self._look_ahead(step, *what)
         return torch.from_numpy(out).permute(0, 3, 1, 2)
 
-    def _look_ahead(self, step: int, batch_size: int, crop_px: int, seed: int) -> None:
+    def _look_ahead(self, step: int, *what: int) -> None:
         # Copying out of the map needs one thread; only decoding gains from more.
         threads = 1 if self.held == len(self) else DECODERS
         if self._threads is None:
             self._threads = ThreadPoolExecutor(threads, thread_name_prefix="crops")
-        coming = [(later, batch_size, crop_px, seed) for later in range(step + 1, step + 1 + threads)]
+        coming = [(later, *what) for later in range(step + 1, step + 1 + threads)]
         # Whoever jumps to another step leaves behind what was meant for this one.
         kept = {key: future for key, future in list(self._ahead.items()) if key in coming}
         for key in coming:
@@ -105,18 +111,21 @@ class PixelCache:
                 kept[key] = self._threads.submit(self._draw, *key)
         self._ahead = kept
 
-    def _draw(self, step: int, batch_size: int, crop_px: int, seed: int) -> np.ndarray:
-        """(B, crop_px, crop_px, 3) uint8, a function of pixels and arguments."""
+    def _draw(
+        self, step: int, batch_size: int, crop_px: int, seed: int, first: int = 0, end: int | None = None
+    ) -> np.ndarray:
+        """Crops `first` to `end` of the batch, (end - first, crop_px, crop_px, 3) uint8."""
         usable = self._large_enough(crop_px)
-        out = np.empty((batch_size, crop_px, crop_px, 3), np.uint8)
+        end = batch_size if end is None else end
+        out = np.empty((end - first, crop_px, crop_px, 3), np.uint8)
         draws = np.random.default_rng([seed, step, 1]).random((batch_size, 3))
-        for slot, (down, along, flip) in enumerate(draws.tolist()):
+        for slot, (down, along, flip) in enumerate(draws[first:end].tolist(), start=first):
             pass_index, place = divmod(step * batch_size + slot, len(usable))
             image = usable[_order(seed, pass_index, len(usable))[place]]
             top = int(down * (image.height_px - crop_px + 1))
             left = int(along * (image.width_px - crop_px + 1))
             crop = self._read(image)[top : top + crop_px, left : left + crop_px]
-            _copy(crop, out[slot], mirrored=flip < 0.5)
+            _copy(crop, out[slot - first], mirrored=flip < 0.5)
         return out
 
     def _large_enough(self, crop_px: int) -> list[ImageFile]:
@@ -135,7 +144,15 @@ class PixelCache:
         if start is None or self._pixels is None:
             return self._decoded.read(image)
         flat = self._pixels[start : start + 3 * image.pixels]
-        return flat.reshape(image.height_px, image.width_px, 3)
+        pixels = flat.reshape(image.height_px, image.width_px, 3)
+        if image.sha256 in self._right:
+            return pixels
+        if pixel_sha256(pixels) != image.sha256:  # a disk can change bytes and not the time of change
+            self._offsets.pop(image.sha256, None)
+            give_up(self._file)
+            return self._decoded.read(image)
+        self._right.add(image.sha256)
+        return pixels
 
 
 class _Decoded:

@@ -18,6 +18,9 @@ from rdc.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm", ".gif")
 
+# What a file holds decides, not its name: PIL would start an interpreter for some of what it knows.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
+
 MIN_SIDE_PX = 8  # below this an image holds no structure, and its rate is all header
 MAX_PIXELS = 80_000_000  # 240 MB decoded; refused from the header alone, before anything is allocated
 
@@ -37,11 +40,11 @@ def read_rgb(path: str | Path) -> np.ndarray:
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty; delete it or fetch it again")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             _check_size(path, *image.size)
             _check_single_frame(path, image)
             pixels = _to_rgb(path, image)
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,9 @@ from rdc.data.images import READER_VERSION, pixel_sha256, read_rgb
 from rdc.data.roots import cache_root, writable
 from rdc.data.sets import ImageFile
 from rdc.errors import UserError
-from rdc.files import atomic_write_json, locked
+from rdc.files import is_intact, locked, remove_leftovers, set_aside, write_sealed
+
+_log = logging.getLogger(__name__)
 
 # progress(done, total, what): called now and then from one thread while something takes its time.
 Progress = Callable[[int, int, str], None]
@@ -76,7 +80,8 @@ def remember(images: Sequence[ImageFile]) -> None:
     with writable(file.parent), locked(file.with_suffix(".lock")):
         entries = {path: entry for path, entry in _load().items() if os.path.exists(path)}
         entries.update(_entries(images))
-        atomic_write_json(file, {"reader": _reader(), "images": entries})
+        remove_leftovers(file.parent, file.name)
+        write_sealed(file, {"reader": _reader(), "images": entries})
 
 
 def _entries(images: Sequence[ImageFile]) -> Iterator[tuple[str, list[Any]]]:
@@ -112,11 +117,19 @@ def _recall(entries: dict[str, Any], path: Path) -> ImageFile | None:
 
 
 def _load() -> dict[str, Any]:
-    """Entries by path; a missing or damaged index, or one of another decoder, is an empty one."""
+    """Entries by path; a missing one, or one of another decoder, is empty; a damaged one is set aside."""
+    file = _index_file()
     try:
-        content = json.loads(_index_file().read_bytes())
+        content = json.loads(file.read_bytes())
+        if not is_intact(content):
+            raise ValueError("its content does not match its checksum")
         return dict(content["images"]) if content["reader"] == _reader() else {}
-    except (OSError, ValueError, KeyError, TypeError):
+    except OSError:
+        return {}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        with contextlib.suppress(OSError):
+            aside = set_aside(file)
+            _log.warning("%s is damaged (%s): kept as %s, and made anew", file, error, aside.name)
         return {}
 
 

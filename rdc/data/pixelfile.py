@@ -20,7 +20,7 @@ from rdc.data.index import DECODERS, Progress
 from rdc.data.roots import writable
 from rdc.data.sets import ImageFile
 from rdc.errors import UserError
-from rdc.files import atomic_write_json, locked
+from rdc.files import atomic_write_json, locked, remove_leftovers, set_aside
 
 _log = logging.getLogger(__name__)
 
@@ -37,16 +37,28 @@ def open_pixels(
     The first process writes the file, the others wait for it. A damaged file is set aside under another name
     and written anew. None if the disk has no room.
     """
-    file = folder / f"{content_hash}-{len(images)}.u8"
+    file = pixel_file(folder, content_hash, images)
     with writable(folder), locked(file.with_suffix(".lock")):
         if not _is_whole(file, images):
-            _set_aside(file)
+            give_up(file)
+            remove_leftovers(folder, f"{file.stem}.json")
             _remove_unused(folder)
             if not _has_room(folder, images):
                 return None
             _write(file, images, progress)
         os.utime(file.with_suffix(".json"))  # the time of last use
         return np.memmap(file, np.uint8, mode="r")
+
+
+def pixel_file(folder: Path, content_hash: str, images: Sequence[ImageFile]) -> Path:
+    return folder / f"{content_hash}-{len(images)}.u8"
+
+
+def give_up(file: Path) -> None:
+    """Set a damaged file aside, for the next process to write it anew; who has mapped it keeps the map."""
+    with contextlib.suppress(FileNotFoundError):  # another process may have seen it too
+        aside = set_aside(file)
+        _log.warning("%s is damaged: kept as %s, and decoded anew", file, aside.name)
 
 
 def read_checked(image: ImageFile) -> np.ndarray:
@@ -121,19 +133,12 @@ def _read_index(file: Path) -> Any:
         return None
 
 
-def _set_aside(file: Path) -> None:
-    if file.exists():
-        aside = file.with_suffix(".damaged")
-        os.replace(file, aside)
-        _log.warning("%s is damaged: kept as %s, and decoded anew", file, aside.name)
-
-
 def _remove_unused(folder: Path) -> None:
     for index in folder.glob("*.json"):
         with contextlib.suppress(FileNotFoundError):  # another process may be at the same
             if time.time() - index.stat().st_mtime > UNUSED_S:
-                for suffix in (".u8", ".damaged", ".json"):
-                    index.with_suffix(suffix).unlink(missing_ok=True)
+                for old in (*folder.glob(f"{index.stem}.u8*"), index):
+                    old.unlink(missing_ok=True)
 
 
 def _has_room(folder: Path, images: Sequence[ImageFile]) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rdc.errors import UserError
+from rdc.files import StorageError
 
 
 def cache_root() -> Path:
@@ -37,7 +38,8 @@ def writable(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        raise UserError(
-            f"{folder}: the cache cannot be written ({error.strerror or error}); "
+        cause = error.__cause__ if isinstance(error, StorageError) else error
+        raise StorageError(
+            f"{folder}: the cache cannot be written ({getattr(cause, 'strerror', None) or error}); "
             "set RDC_CACHE to a folder with room that you may write to"
         ) from None

@@ -10,7 +10,7 @@ from typing import Any
 
 from rdc.data.kodak import PIXEL_SHA256
 from rdc.errors import UserError
-from rdc.files import atomic_write_json, read_json
+from rdc.files import is_intact, read_json, write_sealed
 
 MANIFEST_VERSION = 1
 
@@ -59,7 +59,7 @@ class ImageSet:
         """Write the manifest that travels to trials."""
         images = [dataclasses.asdict(image) for image in self.images]
         content = {"schema_version": MANIFEST_VERSION, "content_hash": self.content_hash}
-        atomic_write_json(path, {**content, "name": self.name, "source": self.source, "images": images})
+        write_sealed(path, {**content, "name": self.name, "source": self.source, "images": images})
 
     @classmethod
     def load(cls, path: str | Path) -> ImageSet:
@@ -74,7 +74,7 @@ class ImageSet:
             images_set = cls(name=content["name"], source=content["source"], images=images)
         except (KeyError, TypeError) as error:
             raise UserError(f"{path}: is damaged ({error}); delete it and start the sweep anew") from None
-        if images_set.content_hash != content.get("content_hash"):
+        if images_set.content_hash != content.get("content_hash") or not is_intact(content):
             raise UserError(f"{path}: its images do not match its hash; delete it and start the sweep anew")
         return images_set
 

@@ -8,18 +8,21 @@ from __future__ import annotations
 import csv
 import getpass
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from analysis import schema
 from rdc.configured import MODEL_KEYS
-from sweep.tracking.address import redact
+from sweep.tracking.public import public_text, public_tree
 
 MAX_PARAMS = 100  # MLflow's limit for one request
+TRIALS_COMPARED = 200  # enough to see what a space varies
 PARAM_VALUE_CHARS = 500  # what every MLflow server since 2.0 takes
+LARGEST_INT = 2**63  # no database counts further
 CURVE_PREFIXES = ("train/", "val/")
 # Okabe and Ito's colours, which people with any colour vision can tell apart; used as in the figures.
 FAMILY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -37,13 +40,20 @@ class Point(NamedTuple):
 
 
 def curve_points(row: Mapping[str, Any]) -> list[Point]:
-    """One line of metrics.jsonl -> its finite training and validation values; none for an event."""
-    if "step" not in row or "event" in row:
+    """One line of metrics.jsonl -> its finite training and validation values; none for an event.
+
+    A damaged line may be JSON all the same: numbers that are no step or time are left out, too.
+    """
+    step, t_s = row.get("step"), row.get("t")
+    if "event" in row or not (is_finite(step) and is_finite(t_s)):
+        return []
+    step, t_ms = int(step), round(1000 * t_s)
+    if not (0 <= step < LARGEST_INT and 0 <= t_ms < LARGEST_INT):
         return []
     return [
-        Point(key, float(value), int(row["step"]), round(1000 * row["t"]))
+        Point(key, float(value), step, t_ms)
         for key, value in row.items()
-        if key.startswith(CURVE_PREFIXES) and _is_finite(value)
+        if key.startswith(CURVE_PREFIXES) and is_finite(value)
     ]
 
 
@@ -62,28 +72,6 @@ def table_metrics(row: Mapping[str, str]) -> dict[str, float]:
     return schema.metrics({name: float(row[name]) for name in names if row.get(name)})
 
 
-def sweep_metrics(results: Iterable[Mapping[str, Any]]) -> list[Point]:
-    """The sweep's progress: after the n-th ended trial (step n), invalid trials and best rd_loss so far.
-
-    Values of rd_loss compare only at one lmbda: a sweep over several has no best one.
-    """
-    points: list[Point] = []
-    results = list(results)
-    comparable = len({(result.get("spec") or {}).get("lmbda") for result in results}) == 1
-    best, invalid = math.inf, 0
-    for number, result in enumerate(sorted(results, key=_end), start=1):
-        t_ms = round(1000 * _end(result)[0])
-        if result["status"] == "ok":
-            best = min(best, result["evaluation"]["rd_loss"])
-        else:
-            invalid += 1
-        points.append(Point("sweep/trials_ended", float(number), number, t_ms))
-        points.append(Point("sweep/trials_without_valid_point", float(invalid), number, t_ms))
-        if comparable and math.isfinite(best):
-            points.append(Point("sweep/best_rd_loss", best, number, t_ms))
-    return points
-
-
 def params(spec: Mapping[str, Any]) -> dict[str, str]:
     """A trial spec flattened to `transform`, `depth.channels`, `steps`: at most 100 of 500 characters."""
     flat: dict[str, str] = {}
@@ -99,22 +87,54 @@ def sweep_params(sweep: Mapping[str, Any]) -> dict[str, str]:
     The tracker's own settings stay out: its address may hold a password.
     """
     left_out = {*MODEL_KEYS, "tracking"}
-    return params({key: value for key, value in (sweep.get("config") or {}).items() if key not in left_out})
+    config = {key: value for key, value in (sweep.get("config") or {}).items() if key not in left_out}
+    return params(public_tree(config))
+
+
+def sweep_uid(sweep: Mapping[str, Any]) -> str:
+    """Which sweep it is, from its record alone: by this a server's run of it is found again."""
+    told = json.dumps([sweep.get("name"), sweep.get("started_at")])
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def sweep_tags(sweep: Mapping[str, Any]) -> dict[str, str]:
+    """Tags of a new run of a sweep, that of its last command apart."""
+    return {**origin_tags(), "mlflow.runColor": SWEEP_COLOUR}
+
+
+def origin_tags() -> dict[str, str]:
+    """Who made a run, and by what. Of a name with a "/" the interface shows what follows the last one."""
+    return {"mlflow.user": _user(), "mlflow.source.type": "LOCAL", "mlflow.source.name": "python -m sweep"}
+
+
+def command_tags(sweep: Mapping[str, Any]) -> dict[str, str]:
+    """What the last command on the sweep was, and by which code."""
     config = sweep.get("config") or {}
     return _present(
         {
-            "mlflow.user": _user(),
-            "mlflow.source.type": "LOCAL",
-            "mlflow.source.name": redact(str(sweep.get("command") or "")),
+            "command": public_text(str(sweep.get("command") or "")),
             "mlflow.source.git.commit": sweep.get("git_revision"),
             "git_dirty": sweep.get("git_dirty"),
             "budget": (config.get("budget") or {}).get("name"),
             "precision": sweep.get("precision"),
         }
     )
+
+
+def varied_params(trials: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of the model's parameters in which the first trials differ, in the order of their specs.
+
+    trials: entries of sweep.json. What follows from another choice, such as the window of one transform,
+    is left to that choice.
+    """
+    values: dict[str, set[str]] = {}
+    first = itertools.islice(trials, TRIALS_COMPARED)
+    models = [params({"model": (trial.get("spec") or {}).get("model") or {}}) for trial in first]
+    for model in models:
+        for name, value in model.items():
+            values.setdefault(name, set()).add(value)
+    common = set(values).intersection(*models)
+    return [name for name, found in values.items() if name in common and len(found) > 1]
 
 
 def plan_tags(trial: Mapping[str, Any]) -> dict[str, str]:
@@ -145,7 +165,7 @@ def result_tags(result: Mapping[str, Any]) -> dict[str, str]:
             "budget": training.get("budget"),
             "precision": training.get("precision"),
             "device": training.get("device") or environment.get("device"),
-            "node": training.get("node"),
+            "node": training.get("node"),  # a hash that tells machines apart, not a name
             "attempt": result.get("attempt"),
             "error": (result.get("error") or {}).get("class"),
             "git_dirty": environment.get("git_dirty"),
@@ -167,7 +187,12 @@ def ranking_tags(row: Mapping[str, str], labels: Mapping[str, str]) -> dict[str,
 def datasets(result: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """(role, name, digest, source) of the image sets that made this result."""
     return [
-        (role, str(images.get("name")), str(images.get("content_hash")), str(images.get("source", "")))
+        (
+            role,
+            public_text(str(images.get("name"))),
+            str(images.get("content_hash")),
+            public_text(str(images.get("source", ""))),
+        )
         for role, images in (result.get("data") or {}).items()
         if isinstance(images, Mapping) and images.get("content_hash")
     ]
@@ -189,11 +214,6 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _end(result: Mapping[str, Any]) -> tuple[float, str]:
-    """Sorts results by the time of their end; a trial that never began to train has none."""
-    return float((result.get("training") or {}).get("ended_at") or 0.0), str(result["spec_id"])
-
-
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -204,6 +224,8 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, A
 
 def _param_text(value: Any) -> str:
     if isinstance(value, list | tuple):
+        if all(isinstance(v, str) for v in value):
+            return ", ".join(value)
         flat = all(isinstance(v, str | int | float) for v in value)
         return "-".join(map(str, value)) if flat else json.dumps(value)
     return str(value)
@@ -217,7 +239,7 @@ def _present(tags: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in tags.items() if value not in (None, "")}
 
 
-def _is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

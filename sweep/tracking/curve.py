@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,12 +26,21 @@ class CurveReader:
         self._offset, self._tail = int(entry.get("offset", 0)), entry.get("tail", zlib.crc32(b""))
         self.rows: list[dict[str, Any]] = []
         self.points: list[Point] = []
-        if path.is_file() and path.stat().st_size != self._offset:
+        try:
+            size = os.stat(path).st_size
+        except OSError:
+            return
+        if size != self._offset:
             self._read(path)
 
     def place(self) -> dict[str, Any]:
         """To be kept once `points` are logged."""
         return {"offset": self._offset, "tail": self._tail, "steps": self._steps}
+
+    @property
+    def last_step(self) -> int | None:
+        """The last step that is logged, or to be logged now."""
+        return max(self._steps.values(), default=None)
 
     def _read(self, path: Path) -> None:
         logged_steps: dict[str, int] = {}
@@ -41,14 +51,20 @@ class CurveReader:
             whole, newline, _unfinished = file.read().rpartition(b"\n")
             self._offset += len(whole) + len(newline)
             self._tail = self._tail_at(file, self._offset)
-        for line in whole.splitlines():
-            row = json.loads(line)
+        for line in whole.decode(errors="replace").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:  # torn when its writer was killed; the others stand
+                continue
+            if not isinstance(row, dict):
+                continue
             self.rows.append(row)
             for point in curve_points(row):
-                kind = point.key.split("/")[0]
+                kind = point.key.partition("/")[0]
                 if point.step > logged_steps.get(kind, -1):
                     self.points.append(point)
-                    self._steps[kind] = max(point.step, self._steps.get(kind, -1))
+                    if point.step > self._steps.get(kind, -1):
+                        self._steps[kind] = point.step
 
     @staticmethod
     def _tail_at(file: Any, offset: int) -> int:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import re
 import time
-import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rdc.files import read_json
-from sweep.tracking import content, notes, view
-from sweep.tracking.address import redact
-from sweep.tracking.client import Client, GoneError, RejectedError
+from rdc.errors import UserError
+from rdc.files import read_sealed
+from rdc.result import RESULT_FILE, RUNG_FILE, read_any
+from sweep.tracking import content, notes
+from sweep.tracking.client import Client, GoneError
 from sweep.tracking.curve import CurveReader
+from sweep.tracking.progress import Ended
+from sweep.tracking.runs import SweepRuns
 from sweep.tracking.state import State, mark
+from sweep.tracking.watch import Watch
+from sweep.tracking.whole import Whole
 
-TRIAL_ARTIFACTS = ("result.json", "reconstructions.png")
-FAILED_TRIAL_ARTIFACTS = ("result.json", "log.txt")
-SWEEP_ARTIFACTS = ("*.csv", "*.png", "*.html", "data_*.json")
-EXPERIMENT_TAGS = {
-    "mlflow.experimentKind": "custom_model_development",
-    "mlflow.note.content": notes.EXPERIMENT_NOTE,
-}
+CURVE_FILE = "metrics.jsonl"
+TRIALS_BETWEEN_SAVES = 100  # what is lost by a crash is logged a second time, and changes nothing
 
 
 class Mirror:
@@ -34,25 +32,32 @@ class Mirror:
         client: Client,
         *,
         experiment: str,
-        artifacts: Path | None,
+        artifacts: Path | str | None,
         folder: Path,
         sweep: Mapping[str, Any],
         say: Callable[[str], None],
+        compare: bool = False,
     ) -> None:
-        """experiment: its name; artifacts: their root, None if the server decides; say: takes lines."""
+        """experiment: its name; artifacts: their root, None if the server decides; say: takes lines.
+
+        sweep: the content of sweep.json, whose trials may grow. compare: ask the server for each trial's run
+        first, to find what somebody has deleted; otherwise that is seen when something is written to it.
+        """
         self._client = client
-        self._experiment = experiment
-        self._artifacts = artifacts
         self._folder = folder
         self._sweep = sweep
-        self._name = str(sweep.get("name") or folder.name)
-        self._plan: dict[str, Mapping[str, Any]] = {trial["spec_id"]: trial for trial in sweep["trials"]}
         self._say = say
-        self._results: dict[str, tuple[list[int], dict[str, Any]]] = {}  # spec_id -> mark, content
-        self._rejected: set[str] = set()
+        self._compare = compare
         self._is_open = False
+        self.has_opened = False  # whether the server has answered, some time
+        self._plan: dict[str, Mapping[str, Any]] = {}
+        self._planned = 0  # entries of sweep["trials"] that are in _plan
+        self._todo: dict[str, None] = {}  # trials to look at, in order
+        self._live: set[str] = set()  # trials that run, or that this command may run again
         self._state = State(folder, client.server, say)
-        self._known = self._state.server
+        self._watch = Watch(folder)
+        self._runs = SweepRuns(client, self._state, sweep, experiment=experiment, artifacts=artifacts)
+        self._whole = Whole(client, self._state, folder, sweep, say)
 
     def sync(self, final_status: str | None) -> None:
         """Log all that the files hold and the server lacks; ServerError leaves the rest to the next call."""
@@ -60,229 +65,198 @@ class Mirror:
             self._sync_once(final_status)
         except GoneError:
             # Somebody removed runs from the server: look what it still has and log the rest again, once.
-            self._is_open = False
+            self._is_open, self._compare = False, True
             self._sync_once(final_status)
+
+    def recorded(self) -> int:
+        """Trials whose result the server has, as far as known. May be called from another thread."""
+        return sum(bool(entry.get("result")) for entry in list(self._known.get("trials", {}).values()))
+
+    @property
+    def _known(self) -> dict[str, Any]:
+        return self._state.server
 
     def _sync_once(self, final_status: str | None) -> None:
         try:
-            if not self._is_open:
-                self._open()
-            # One setting for all: the newest, which is that of the last command.
-            files = sorted(self._folder.glob("timing/*.json"), key=lambda path: path.stat().st_mtime)
-            timings = {path.name.split("__")[0]: path for path in files}
-            changed = [self._sync_trial(spec_id, timings, final_status) for spec_id in self._trial_ids()]
-            if any(changed) or final_status:
-                self._sync_parent()
-            self._sync_ranking()
-            # Last, so that a store of artifacts that is out of reach holds no number back.
-            self._sync_artifacts(final_status)
+            self._open()
+            self._choose(final_status)
+            self._sync_trials(final_status)
+            self._whole.sync_progress(len(self._plan), always=bool(final_status))
+            self._whole.sync_ranking(self._plan.values(), always=bool(final_status))
             if final_status:
-                self._client.set_status(self._known["run_id"], final_status, round(1000 * time.time()))
+                self._runs.end_stragglers()
+                self._client.set_status(self._known["run_id"], final_status, _ms(self._whole.ended_at()))
+            # Last, so that a store of artifacts that is out of reach holds nothing else back.
+            self._whole.sync_artifacts(final=bool(final_status))
         finally:
             self._state.save()
 
     def _open(self) -> None:
-        """Find or create experiment, parent run and view; keep only child runs that the server still has."""
-        self._client.connect()
-        known = self._known
-        experiment_id = self._client.experiment(self._experiment, self._artifacts, EXPERIMENT_TAGS)
-        if "run_id" not in known or not self._client.is_active(known["run_id"], experiment_id):
-            if "run_id" in known:
-                # Children that outlived their parent would stand beside those that take their place.
-                for run_id in self._client.children(experiment_id, known["run_id"]).values():
-                    self._client.delete_run(run_id)
-            known.clear()
-            known |= {"experiment_id": experiment_id, "parent": {}, "trials": {}}
-            self._create_parent()
-        self._client.set_status(known["run_id"], "RUNNING")
-        on_server = self._client.children(experiment_id, known["run_id"])
-        kept = {s: entry for s, entry in known["trials"].items() if on_server.get(s) == entry["run_id"]}
-        # A run that was created just before a crash is on the server and not in our file: take it over.
-        known["trials"] = {s: {"run_id": run_id} for s, run_id in on_server.items()} | kept
-        self._set_view()
-        self._is_open = True
+        self._read_plan()
+        if self._is_open:
+            return
+        self._runs.open(compare=self._compare)
+        self._whole.forget()
+        self._whole.set_view(self._plan.values())
+        self._todo = {}
+        self._live = set()
+        self._look_at(self._watch.everything() | self._known["trials"].keys())
+        self._is_open, self._compare = True, False
+        self.has_opened = True
 
-    def _create_parent(self) -> None:
-        tags = {**content.sweep_tags(self._sweep), "kind": "sweep", "mlflow.runColor": content.SWEEP_COLOUR}
-        start_ms = _ms(self._sweep.get("started_at"))
-        run_id = self._client.create_run(self._known["experiment_id"], f"sweep {self._name}", tags, start_ms)
-        self._client.log(run_id, params=content.sweep_params(self._sweep))
-        # The value of the tag that the view filters by, and the view's own name in its address. Two folders
-        # may hold sweeps of one name: the id keeps them apart on a shared server.
-        view_key = f"{re.sub(r'[^A-Za-z0-9_-]+', '-', self._name)}-{run_id[:6]}"
-        self._known |= {"run_id": run_id, "view_key": view_key}
-        self._state.save()
-
-    def _set_view(self) -> None:
-        """Write the prepared charts and table; what nobody has a value for is left out once that is known."""
-        known = self._known
-        absent = known["parent"].get("absent", [view.SAVING_PCT])
-        lmbdas = {(trial.get("spec") or {}).get("lmbda") for trial in self._plan.values()}
-        value = view.tag_value(
-            self._name, known["view_key"], time.time(), absent=absent, several_lmbdas=len(lmbdas) > 1
-        )
-        self._client.set_experiment_tag(known["experiment_id"], view.TAG_PREFIX + known["view_key"], value)
+    def _read_plan(self) -> None:
+        """A search adds trials to sweep.json as it asks for them."""
+        trials = self._sweep["trials"]
+        self._plan |= {trial["spec_id"]: trial for trial in trials[self._planned :]}
+        self._planned = len(trials)
 
     # Trials
 
-    def _trial_ids(self) -> list[str]:
-        """Trials that have files: the plan's first, then whatever else lies in the folder."""
-        found = {path.name for path in (self._folder / "trials").glob("*") if path.is_dir()}
-        return [*(s for s in self._plan if s in found), *sorted(found - self._plan.keys())]
+    def _choose(self, final_status: str | None) -> None:
+        """Which trials to look at: at the end all of them, before it those that may have changed."""
+        if final_status:
+            self._look_at(self._watch.everything() | self._known["trials"].keys())
+            return
+        timed = self._watch.timed()
+        self._look_at(self._watch.new() | self._live | self._watch.ended() | self._watch.in_turn())
+        if timed:
+            self._look_at({spec_id for spec_id, ended in self._whole.ended() if ended.arch_id in timed})
 
-    def _sync_trial(self, spec_id: str, timings: Mapping[str, Path], final_status: str | None) -> bool:
-        """True if something was logged."""
-        if spec_id in self._rejected:
-            return False
-        try:
-            return self._log_trial(spec_id, timings, final_status)
-        except RejectedError as error:
-            self._rejected.add(spec_id)
-            self._say(
-                f"MLflow refuses the record of trial {spec_id} ({error}); the trial's files are complete"
-            )
-            return False
+    def _look_at(self, spec_ids: set[str]) -> None:
+        """The plan's trials in its order, then whatever else lies in the folder."""
+        if len(spec_ids) > len(self._plan) // 2:
+            ordered = [*(s for s in self._plan if s in spec_ids), *sorted(spec_ids - self._plan.keys())]
+        else:
+            ordered = sorted(spec_ids)
+        self._todo |= dict.fromkeys(ordered)
 
-    def _log_trial(self, spec_id: str, timings: Mapping[str, Path], final_status: str | None) -> bool:
+    def _sync_trials(self, final_status: str | None) -> None:
+        for number, spec_id in enumerate(list(self._todo), start=1):
+            self._whole.guarded(spec_id, partial(self._sync_trial, spec_id, final_status))
+            del self._todo[spec_id]
+            if number % TRIALS_BETWEEN_SAVES == 0:
+                self._state.save()
+
+    def _sync_trial(self, spec_id: str, final_status: str | None) -> None:
         entry: dict[str, Any] = self._known["trials"].get(spec_id, {})
-        curve = CurveReader(self._folder / "trials" / spec_id / "metrics.jsonl", entry)
-        result_mark, result = self._result(spec_id)
-        timing_file = timings.get(result["arch_id"]) if result else None
+        folder = self._folder / "trials" / spec_id
+        curve = CurveReader(folder / CURVE_FILE, entry)
+        result_mark = mark(folder / RESULT_FILE)
+        ended, result = _read_end(folder, result_mark, entry)
+        if final_status and result_mark and ended is None:
+            self._whole.note_damage(spec_id, RESULT_FILE)
+        self._whole.note_end(spec_id, ended)
+        timing_file = self._watch.timing(ended.arch_id) if ended else None
         timing_mark = mark(timing_file) if timing_file else None
-        status, end_ms = _run_status(entry, curve, result, final_status)
-        new_result = result is not None and result_mark != entry.get("result")
-        new_timing = timing_file is not None and timing_mark != entry.get("timing")
-        if not (curve.rows or new_result or new_timing or status != entry.get("status", "")):
-            return False
+        status, end_ms = _run_status(entry, curve, ended, final_status, mark(folder / CURVE_FILE))
+        new_timing = timing_mark is not None and timing_mark != entry.get("timing")
+        if not (curve.rows or result or new_timing or status != entry.get("status", "")):
+            self._expect(spec_id, ended)
+            return
 
         points, tags = list(curve.points), {}
-        if result is None and status != entry.get("status", ""):
-            tags["status"] = "interrupted" if status == "KILLED" else "running"
-        if result is not None and new_result:
+        spec = (self._plan.get(spec_id) or {}).get("spec") or {}
+        if ended is None and status != entry.get("status", ""):
+            tags = _open_tags(status, folder, curve, (spec.get("recipe") or {}).get("steps"))
+        if result is not None:
             points += _final(content.file_metrics(result, "result"), result_mark)
             tags = content.result_tags(result) | {"mlflow.note.content": notes.trial_note(result)}
             if entry.get("result"):
                 tags.setdefault("error", "")  # what an earlier attempt left there
         if timing_file is not None and new_timing:
-            points += _final(content.file_metrics(read_json(timing_file), "timing"), timing_mark)
+            points += _final(_timing_metrics(timing_file), timing_mark)
         run_id = entry.get("run_id") or self._create_trial(spec_id, curve, result)
         # A run without a place in its curve is new, or was created just before a crash.
-        params = (
-            {} if "offset" in entry else content.params((self._plan.get(spec_id) or {}).get("spec") or {})
-        )
-        self._client.log(run_id, points, params, tags)
-        if result is not None and new_result:
+        self._client.log(run_id, points, {} if "offset" in entry else content.params(spec), tags)
+        if result is not None:
             self._client.log_datasets(run_id, content.datasets(result))
         if status != entry.get("status", ""):
             self._client.set_status(run_id, status, end_ms)
         self._known["trials"][spec_id] |= {
             **curve.place(),
-            "result": result_mark,
+            "result": result_mark if ended else None,
+            "ended": ended,
             "timing": timing_mark,
             "status": status,
+            "open": tags.get("status") if ended is None else None,
         }
-        return True
+        self._state.touch(spec_id)
+        self._expect(spec_id, ended)
+
+    def _expect(self, spec_id: str, ended: Ended | None) -> None:
+        """What may change at any time is looked at each time. The driver tries a failed trial once more."""
+        if ended is None or ended.status == "failed":
+            self._live.add(spec_id)
+        else:
+            self._live.discard(spec_id)
 
     def _create_trial(self, spec_id: str, curve: CurveReader, result: Mapping[str, Any] | None) -> str:
         # What lies in the folder without being planned was planned by an earlier command, and says so itself.
-        trial = self._plan.setdefault(spec_id, {**(result or {}), "spec_id": spec_id})
-        tags = content.plan_tags(trial) | {
-            "mlflow.parentRunId": self._known["run_id"],
-            "mlflow.runColor": content.family_colour(str(trial.get("family", ""))),
-            "sweep": self._known["view_key"],
-            "kind": "trial",
-        }
-        times = [row["t"] for row in curve.rows if "t" in row]
-        started_at = ((result or {}).get("training") or {}).get("started_at") or min(times, default=None)
+        said = {key: (result or {}).get(key) for key in ("arch_id", "curve_id", "family", "label", "spec")}
+        trial = self._plan.setdefault(spec_id, {**said, "spec_id": spec_id})
+        colour = content.family_colour(str(trial.get("family", "")))
+        times = [_ms(row["t"]) for row in curve.rows if content.is_finite(row.get("t"))]
+        said_start = ((result or {}).get("training") or {}).get("started_at")
+        started_ms = min(times, default=_ms(said_start))  # the same, whenever the run is made
         label = str(trial.get("label") or spec_id)
-        run_id = self._client.create_run(self._known["experiment_id"], label, tags, _ms(started_at))
-        self._known["trials"][spec_id] = {"run_id": run_id}
-        return run_id
-
-    def _result(self, spec_id: str) -> tuple[list[int] | None, dict[str, Any] | None]:
-        """Mark and content of the trial's result.json, read again only when it has changed."""
-        path = self._folder / "trials" / spec_id / "result.json"
-        now = mark(path)
-        if now is None:
-            self._results.pop(spec_id, None)
-            return None, None
-        if spec_id not in self._results or self._results[spec_id][0] != now:
-            self._results[spec_id] = (now, read_json(path))
-        return self._results[spec_id]
-
-    # The sweep as a whole
-
-    def _sync_parent(self) -> None:
-        """Progress curves and description."""
-        results = [result for _, result in self._results.values()]
-        parent = self._known["parent"]
-        points = [p for p in content.sweep_metrics(results) if p.step > parent.get("step", 0)]
-        frontier = content.read_table(self._folder / "frontier.csv")
-        note = notes.sweep_note(results, len(self._plan), frontier)
-        self._client.log(self._known["run_id"], points, tags={"mlflow.note.content": note})
-        parent["step"] = max((p.step for p in points), default=parent.get("step", 0))
-
-    def _sync_ranking(self) -> None:
-        """What only the analysis of the whole sweep knows of a trial: its place and its rate savings."""
-        path = self._folder / "trials.csv"
-        now = mark(path)
-        if now is None or now == self._known["parent"].get("ranking"):
-            return
-        rows = content.read_table(path)
-        labels = {row["arch_id"]: row["label"] for row in rows}
-        present: set[str] = set()
-        for row in rows:
-            entry, (_, result) = self._known["trials"].get(row["spec_id"]), self._result(row["spec_id"])
-            if entry is None or result is None or row["spec_id"] in self._rejected:
-                continue
-            place = content.ranking_tags(row, labels)
-            tags = {**place, "mlflow.note.content": notes.trial_note(result, place)}
-            values = content.table_metrics(row)
-            present |= values.keys()
-            self._client.log(entry["run_id"], _final(values, now), tags=tags)
-        self._known["parent"]["absent"] = [m for m in view.OPTIONAL_METRICS if m not in present]
-        self._set_view()
-        self._sync_parent()
-        self._known["parent"]["ranking"] = now
-
-    def _sync_artifacts(self, final_status: str | None) -> None:
-        for spec_id, entry in self._known["trials"].items():
-            _, result = self._result(spec_id)
-            if result is not None and spec_id not in self._rejected:
-                names = FAILED_TRIAL_ARTIFACTS if result["status"] == "failed" else TRIAL_ARTIFACTS
-                folder = self._folder / "trials" / spec_id
-                self._upload(entry["run_id"], entry, (folder / name for name in names))
-        if final_status:
-            run_id, parent = self._known["run_id"], self._known["parent"]
-            paths = (path for pattern in SWEEP_ARTIFACTS for path in sorted(self._folder.glob(pattern)))
-            self._upload(run_id, parent, paths)
-            # A tracking address among the settings may hold a password, so this file goes up as a copy.
-            text = json.dumps(self._sweep, indent=2)
-            if parent.get("sweep_crc32") != zlib.crc32(text.encode()):
-                self._client.log_text(run_id, redact(text), "sweep.json")
-                parent["sweep_crc32"] = zlib.crc32(text.encode())
-
-    def _upload(self, run_id: str, entry: dict[str, Any], paths: Iterable[Path]) -> None:
-        """Those of the files that are new or have changed."""
-        uploaded = entry.setdefault("artifacts", {})
-        for path in paths:
-            now = mark(path)
-            if now is not None and now != uploaded.get(path.name):
-                self._client.log_artifact(run_id, path)
-                uploaded[path.name] = now
+        tags = content.plan_tags(trial) | {"mlflow.runColor": colour}
+        return self._runs.create_trial(spec_id, label, tags, started_ms)
 
 
 def _run_status(
-    entry: Mapping[str, Any], curve: CurveReader, result: Mapping[str, Any] | None, final_status: str | None
+    entry: Mapping[str, Any],
+    curve: CurveReader,
+    ended: Ended | None,
+    final_status: str | None,
+    curve_mark: list[int] | None,
 ) -> tuple[str, int | None]:
     """MLflow status of a trial's run, empty before it begins, and the time of its end."""
-    if result is not None:
-        ended_at = (result.get("training") or {}).get("ended_at")
-        return ("FINISHED" if result["status"] == "ok" else "FAILED"), _ms(ended_at)
+    if ended is not None:
+        return ("FINISHED" if ended.status == "ok" else "FAILED"), _ms(ended.ended_at)
     if final_status and (curve.rows or entry):
-        return "KILLED", round(1000 * time.time())
+        return "KILLED", curve_mark[1] // 1_000_000 if curve_mark else _ms(None)
     # An interrupted trial that this sweep does not touch stays as it is.
     return ("RUNNING" if curve.rows else entry.get("status", "")), None
+
+
+def _read_end(
+    folder: Path, result_mark: list[int] | None, entry: Mapping[str, Any]
+) -> tuple[Ended | None, dict[str, Any] | None]:
+    """(what is to be known of a trial's result, its content if that is not logged yet)."""
+    if result_mark is None:
+        return None, None
+    if entry.get("result") == result_mark and entry.get("ended"):
+        return Ended(*entry["ended"]), None
+    result = read_any(folder)
+    try:
+        return (Ended.of(result, result_mark[1] / 1e9), result) if result else (None, None)
+    except (KeyError, TypeError, ValueError):  # not as rdc writes it
+        return None, None
+
+
+def _timing_metrics(path: Path) -> dict[str, float]:
+    try:
+        return content.file_metrics(read_sealed(path), "timing")
+    except UserError:  # damaged, and measured again by the next command that times
+        return {}
+
+
+def _open_tags(status: str, folder: Path, curve: CurveReader, steps: int | None) -> dict[str, str]:
+    """What a run says of a trial without a result.
+
+    A rung's file tells that the search has paused the trial, unless it has been promoted since.
+    """
+    last, rung = curve.last_step, _rung_step(folder)
+    paused = rung is not None and rung >= (last or 0)
+    said = "running" if status != "KILLED" else "paused" if paused else "interrupted"
+    return {"status": said, "mlflow.note.content": notes.open_note(said, rung if paused else last, steps)}
+
+
+def _rung_step(folder: Path) -> int | None:
+    try:
+        return int(read_sealed(folder / RUNG_FILE)["step"])
+    except (UserError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _final(values: Mapping[str, float], file_mark: list[int] | None) -> list[content.Point]:

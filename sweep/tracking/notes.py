@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sweep.tracking.content import file_metrics
+from sweep.tracking.public import public_text
 
 # Column of frontier.csv -> its head in the description.
 FRONTIER_HEADS = {
@@ -44,7 +45,7 @@ def trial_note(result: Mapping[str, Any], ranking: Mapping[str, str] | None = No
     """ranking: the trial's `ranking_tags`, once the analysis has compared the trials."""
     if result["status"] == "failed":
         error = result.get("error") or {}
-        what = f"{error.get('class', 'unknown')}: {error.get('message', '')}"
+        what = public_text(f"{error.get('class', 'unknown')}: {error.get('message', '')}")
         return f"**Failed:** {what}. See log.txt under Artifacts."
     evaluation = result.get("evaluation") or {}
     on_images = f"{evaluation.get('dataset', 'unknown images')} ({evaluation.get('images', '?')} images)"
@@ -59,16 +60,39 @@ def trial_note(result: Mapping[str, Any], ranking: Mapping[str, str] | None = No
     return "\n\n".join(lines)
 
 
+def open_note(status: str, step: int | None, steps: int | None) -> str:
+    """Of a trial without a result. status: its tag. step: the last one that is known, of steps in all."""
+    if status == "running":
+        return ""
+    reached = f" at step {step:,}" + (f" of {steps:,}" if steps else "") if step else ""
+    if status == "paused":
+        return (
+            f"**Stopped early by the search{reached}.** It keeps its checkpoint, and may be promoted later."
+        )
+    return f"**Interrupted{reached}.** The same command goes on from its checkpoint."
+
+
 def sweep_note(
-    results: Sequence[Mapping[str, Any]], planned: int, frontier: Sequence[Mapping[str, str]]
+    valid: int,
+    planned: int,
+    best: Mapping[str, Any] | None,
+    frontier: Sequence[Mapping[str, str]],
+    *,
+    stopped: int = 0,
+    search: Mapping[str, Any] | None = None,
 ) -> str:
-    """frontier: rows of frontier.csv; none while the sweep runs."""
-    valid = [result for result in results if result["status"] == "ok"]
-    verdict = f"{len(valid)} of {planned} trials gave a valid point"
+    """valid: trials with a valid point. best: the result of the lowest rd_loss, where that can be said.
+
+    frontier: rows of frontier.csv; none while the sweep runs. stopped: trials that a search stopped early.
+    search: the group of the configuration; None for a grid.
+    """
+    verdict = f"{valid} of {planned} trials gave a valid point"
+    verdict += f", {stopped} were stopped early" if stopped else ""
     verdict = f"**{verdict}{f'; on the frontier: {len(frontier)}' if frontier else ''}.**"
-    if valid and len({result["spec"].get("lmbda") for result in valid}) == 1:
-        best = min(valid, key=lambda result: result["evaluation"]["rd_loss"])
+    if best is not None:
         verdict += f" Lowest rd_loss: {best['label']}, {_numbers(best)}."
+    if search is not None:
+        verdict += f" Chosen by {search.get('name')} for {', '.join(search.get('objectives') or ())}."
     parts = [verdict]
     if frontier:
         shown = [name for name in FRONTIER_HEADS if any(row.get(name) for row in frontier)]

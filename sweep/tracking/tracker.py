@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 import queue
+import shlex
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from rdc.errors import UserError
+from rdc.result import RESULT_FILE
 from rdc.spec import parse
 from sweep.tracking.address import artifact_root, redact, server_name, tracking_uri
 from sweep.tracking.client import Client, ServerError, require_mlflow
@@ -21,6 +24,8 @@ from sweep.tracking.mirror import Mirror
 log = logging.getLogger(__name__)
 
 MIN_INTERVAL_S = 1.0
+FINISH_RETRY_S = 1.0  # a server that is being restarted at the sweep's end is back in seconds
+PATIENCE_IF_KILLED_S = 10.0  # somebody has pressed Ctrl-C and waits
 IDLE_S = 5.0  # a driver that runs a trial in its own process does not signal meanwhile
 RETRY_S = (2.0, 5.0, 10.0, 30.0, 60.0)
 
@@ -58,7 +63,9 @@ def check_tracking(config: Mapping[str, Any], runs_dir: Path) -> tuple[Settings,
         return None
     settings = parse(Settings, dict(config), where="tracking")
     require_mlflow()
-    return settings, tracking_uri(settings.uri, runs_dir)
+    uri = tracking_uri(settings.uri, runs_dir)
+    artifact_root(uri, settings.artifacts, runs_dir)
+    return settings, uri
 
 
 def open_tracker(
@@ -96,9 +103,13 @@ class MlflowTracker:
     ) -> None:
         self._say = say
         self._server = server_name(uri)
+        self._folder = folder
         self._finish_timeout_s = settings.finish_timeout_s
+        # The folder does not keep credentials, so whoever gave them on the command line gives them again.
+        needs_uri = settings.uri is not None and redact(settings.uri) != settings.uri
+        self._sync_command = f"python -m sweep sync {_shown(folder)}{' --uri URI' if needs_uri else ''}"
         self._messages: queue.SimpleQueue[str] = queue.SimpleQueue()
-        mirror = Mirror(
+        self._mirror = Mirror(
             Client(uri, settings.request_timeout_s),
             experiment=settings.experiment,
             artifacts=artifact_root(uri, settings.artifacts, folder.parent),
@@ -106,7 +117,7 @@ class MlflowTracker:
             sweep=sweep,
             say=self._messages.put,
         )
-        self._writer = _Writer(mirror, self._server, self._messages.put)
+        self._writer = _Writer(self._mirror, self._server, self._messages.put)
         self._writer.start()
 
     def poll(self) -> None:
@@ -114,18 +125,25 @@ class MlflowTracker:
         self._show_messages()
 
     def finish(self, status: str) -> None:
-        self._writer.final_status = status
-        self._writer.wake.set()
-        deadline = time.monotonic() + self._finish_timeout_s
+        patience_s = self._finish_timeout_s
+        if status == "KILLED":
+            patience_s = min(patience_s, PATIENCE_IF_KILLED_S)
+        deadline = time.monotonic() + patience_s
+        self._writer.finish(status, deadline)
         while self._writer.is_alive() and time.monotonic() < deadline:
             self._writer.join(0.1)
             self._show_messages()
         if not self._writer.complete:
             self._messages.put(
-                f"MLflow at {self._server} lacks a part of this sweep; the same command again logs it "
-                "from the files"
+                f"MLflow at {self._server} lacks {self._what_is_missing()}; the files have it, and when the "
+                f"server answers, this logs it: {self._sync_command}"
             )
         self._show_messages()
+
+    def _what_is_missing(self) -> str:
+        ended = sum(1 for _ in self._folder.glob(f"trials/*/{RESULT_FILE}"))
+        missing = ended - self._mirror.recorded()
+        return f"{missing} of {ended} ended trials" if missing > 0 else "the end of this sweep"
 
     def _show_messages(self) -> None:
         while True:
@@ -150,6 +168,13 @@ class _Writer(threading.Thread):
         self._server = server
         self._say = say
         self._failures = 0
+        self._give_up_at = 0.0
+
+    def finish(self, status: str, give_up_at: float) -> None:
+        """Log the rest and end; give_up_at: by time.monotonic()."""
+        self._give_up_at = give_up_at
+        self.final_status = status
+        self.wake.set()
 
     def run(self) -> None:
         while True:
@@ -158,20 +183,26 @@ class _Writer(threading.Thread):
                 reached = self._sync(final_status)
             except Exception as error:
                 # A mistake of ours must not end somebody's sweep; it must be seen, though.
-                log.exception("tracking stopped")
+                log.error("tracking stopped\n%s", redact(traceback.format_exc()))
                 self._say(
                     f"tracking stopped, the sweep goes on: {type(error).__name__}: {redact(str(error))}"
                 )
                 return
             if final_status is not None:
                 self.complete = reached
-                return
-            if reached:
+                if reached or not self._may_come_back():
+                    return
+                time.sleep(FINISH_RETRY_S)
+            elif reached:
                 self._pause(MIN_INTERVAL_S)
                 self.wake.wait(IDLE_S)
                 self.wake.clear()
             else:
                 self._pause(RETRY_S[min(self._failures, len(RETRY_S)) - 1])
+
+    def _may_come_back(self) -> bool:
+        """Whether the sweep's end should wait for a server: not for one that was never there."""
+        return self._mirror.has_opened and time.monotonic() + FINISH_RETRY_S < self._give_up_at
 
     def _sync(self, final_status: str | None) -> bool:
         """Whether the server took everything."""
@@ -194,6 +225,12 @@ class _Writer(threading.Thread):
         until = time.monotonic() + seconds
         while time.monotonic() < until and self.final_status is None:
             time.sleep(0.05)
+
+
+def _shown(folder: Path) -> str:
+    """The folder as the user would type it here."""
+    here = Path.cwd()
+    return shlex.quote(str(folder.relative_to(here) if folder.is_relative_to(here) else folder))
 
 
 def _print_line(line: str) -> None:

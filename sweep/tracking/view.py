@@ -34,29 +34,39 @@ COLUMNS = (
     (f"metrics.`{DECODE_MS}`", 130),
     (f"metrics.`{PARAMS_M}`", 110),
     (f"metrics.`{SAVING_PCT}`", 190),
-    ("params.`entropy_model`", 170),
-    ("params.`depth.channels`", 115),
+    # Between these two stand the parameters in which trials differ.
     ("tags.`status`", 100),
 )
+DEFAULT_PARAMS = ("entropy_model", "depth.channels")
+MOST_PARAMS = 4
 # Sections that MLflow fills by itself with one chart per metric: there when wanted, folded at first.
 FOLDED_SECTIONS = ("eval", "cost", "time", "budget", "train", "val", "sweep")
 
 
 def tag_value(
-    name: str, view_key: str, now_s: float, *, absent: Collection[str] = (), several_lmbdas: bool = False
+    name: str,
+    view_key: str,
+    now_s: float,
+    *,
+    absent: Collection[str] = (),
+    several_lmbdas: bool = False,
+    varied: Sequence[str] = (),
 ) -> str:
     """The experiment tag's value: a named view, listed in the interface's menu, of the runs so tagged.
 
     absent: those of OPTIONAL_METRICS that no run has. several_lmbdas: rd_loss does not compare across them,
-    so the plane of rate and quality comes first.
+    so the plane of rate and quality comes first. varied: parameters in which the trials differ.
     """
+    shown = list(varied[:MOST_PARAMS]) or list(DEFAULT_PARAMS)
+    columns = [*COLUMNS[:-1], *((f"params.`{param}`", 150) for param in shown), COLUMNS[-1]]
     hidden = {f"metrics.`{metric}`" for metric in absent} | (set() if several_lmbdas else {"params.`lmbda`"})
     planes = [(KFLOP, RD_LOSS), (BPP, PSNR_DB), (DECODE_MS, RD_LOSS), (KFLOP, SAVING_PCT)]
     if several_lmbdas:
         planes.sort(key=lambda plane: plane[1] == RD_LOSS)
     state = _state(
         view_key,
-        columns=[column for column in COLUMNS if column[0] not in hidden],
+        columns=[column for column in columns if column[0] not in hidden],
+        params=shown,
         charts=[_scatter(x, y) for x, y in planes if x not in absent and y not in absent],
     )
     packed = zlib.compress(json.dumps(state, separators=(",", ":")).encode(), 9)
@@ -81,7 +91,11 @@ def run_address(server: str, experiment_id: str, run_id: str, tab: str = "") -> 
 
 
 def _state(
-    view_key: str, *, columns: Sequence[tuple[str, int]], charts: Sequence[dict[str, Any]]
+    view_key: str,
+    *,
+    columns: Sequence[tuple[str, int]],
+    charts: Sequence[dict[str, Any]],
+    params: Sequence[str],
 ) -> dict[str, Any]:
     return {
         "searchFilter": f"tags.sweep = '{view_key}'",
@@ -113,7 +127,7 @@ def _state(
         ],
         "compareRunCharts": [
             *charts,
-            _parallel(),
+            _parallel(params),
             *(_line(metric) for metric in ("train/rd_loss", "train/bpp", "train/psnr_db")),
         ],
     }
@@ -152,10 +166,10 @@ def _scatter(x_metric: str, y_metric: str) -> dict[str, Any]:
     }
 
 
-def _parallel() -> dict[str, Any]:
+def _parallel(params: Sequence[str]) -> dict[str, Any]:
     return {
         **_card("PARALLEL", "parallel axes", "parallel"),
-        "selectedParams": ["entropy_model", "depth.channels"],
+        "selectedParams": list(params),
         "selectedMetrics": [PARAMS_M, KFLOP, BPP, PSNR_DB, RD_LOSS],
         "showAllRuns": False,
     }

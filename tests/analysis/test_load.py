@@ -13,6 +13,7 @@ from analysis.errors import AnalysisError
 from analysis.load import load, read
 from analysis.rows import trial_row
 from analysis.schema import COLUMNS, read_path
+from rdc.files import sealed, write_sealed
 
 
 def test_a_sweep_gives_one_row_per_result_with_exact_numbers(tmp_path: Path) -> None:
@@ -70,6 +71,15 @@ def test_trials_trained_alike_share_a_budget_id() -> None:
     assert len(same | others) == 4
 
 
+def test_a_sealed_result_is_read(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", grid())
+    for path in folder.glob("trials/*/result.json"):
+        write_sealed(path, json.loads(path.read_text()))
+    source = read(folder)
+    assert len(source.frame) == 12
+    assert not source.problems
+
+
 def test_damaged_results_are_named_and_the_others_used(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "s", grid())
     damaged = {
@@ -79,6 +89,7 @@ def test_damaged_results_are_named_and_the_others_used(tmp_path: Path) -> None:
         "nameless": json.dumps(result(34) | {"label": ""}),
         "odd": json.dumps(result(35) | {"status": "fine"}),
         "texty": json.dumps(result(36) | {"attempt": "first"}),
+        "flipped": json.dumps(sealed(result(37)) | {"lmbda": 0.5}),
     }
     for name, text in damaged.items():
         (folder / "trials" / name).mkdir()
@@ -93,6 +104,7 @@ def test_damaged_results_are_named_and_the_others_used(tmp_path: Path) -> None:
         "nameless": "lacks label",
         "odd": "status 'fine'",
         "texty": "attempt is 'first', not a number",
+        "flipped": "does not match its checksum",
     }
     for name, reason in reasons.items():
         assert any(f"{name}/result.json" in p and reason in p for p in source.problems), name
@@ -237,3 +249,14 @@ def test_impossible_numbers_in_a_table_are_refused(
     path.write_text(f"label,{name}\nmine,{value}\n")
     with pytest.raises(AnalysisError, match=message):
         read(path)
+
+
+def test_a_table_names_no_folder_of_this_machine(tmp_path: Path) -> None:
+    failed = result(40, status="failed")
+    failed["error"] = {"class": "OSError", "message": "/srv/bob/kodak/1.png: gone\udcff; s3://me:pw@bucket"}
+    good = result(48)
+    good["data"] = {"eval": {"source": "24 images from /srv/bob/kodak"}}
+    folder = write_sweep(tmp_path / "s", [good, failed])
+    frame = load(folder)
+    assert set(frame["error_message"]) == {"", "…/1.png: gone?; s3://***@bucket"}
+    assert "24 images from …/kodak" in set(frame["eval_source"])

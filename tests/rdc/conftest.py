@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from PIL import Image
 
 from rdc.data import ImageSet, resolve_eval, resolve_train
 from rdc.spec import Recipe, RunSettings, TrialSpec, parse_model
+from tests.rdc.forked import Forked, forking
+from tests.rdc.shared import TINY_MODEL
 
 MakeTrial = Callable[..., tuple[TrialSpec, RunSettings]]
 
@@ -49,47 +53,63 @@ def make_trial(
 ) -> MakeTrial:
     """make_trial(steps=..., run={...}, model={...}, **spec changes) -> (TrialSpec, RunSettings) to run."""
     monkeypatch.setenv("RDC_CACHE", str(tmp_path / "cache"))
+    return functools.partial(small_trial, tmp_path, image_sets)
+
+
+@pytest.fixture(scope="module")
+def make_trial_once(image_sets: tuple[ImageSet, ImageSet]) -> Iterator[MakeTrial]:
+    """As make_trial, with the folder before the other arguments: for what the tests of a module share."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def make(folder: Path, **changes: Any) -> tuple[TrialSpec, RunSettings]:
+            patch.setenv("RDC_CACHE", str(folder / "cache"))
+            return small_trial(folder, image_sets, **changes)
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def forked() -> Iterator[Forked]:
+    with forking() as trials:
+        yield trials
+
+
+def small_trial(
+    folder: Path,
+    image_sets: tuple[ImageSet, ImageSet],
+    *,
+    run: dict[str, Any] | None = None,
+    model: dict[str, Any] | None = None,
+    **changes: Any,
+) -> tuple[TrialSpec, RunSettings]:
     train_set, eval_set = image_sets
-
-    def make(
-        *, run: dict[str, Any] | None = None, model: dict[str, Any] | None = None, **changes: Any
-    ) -> tuple[TrialSpec, RunSettings]:
-        recipe = Recipe(
-            steps=6,
-            batch_size=2,
-            crop_px=64,
-            learning_rate=1e-3,
-            schedule="cosine",
-            final_learning_rate=1e-5,
-            warmup_steps=2,
-            ema_decay=0.9,
-        )
-        names = {field.name for field in dataclasses.fields(Recipe)}
-        recipe = dataclasses.replace(recipe, **{k: changes.pop(k) for k in list(changes) if k in names})
-        groups: dict[str, Any] = {
-            "transform": {"name": "conv"},
-            "entropy_model": {"name": "mean_scale_hyperprior"},
-            "hyper_transform": {"name": "conv"},
-            "depth": {"channels": [8, 8, 8], "latent_channels": 12},
-            "gating": {"name": "none"},
-            "rate_control": {"name": "none"},
-        }
-        spec = TrialSpec(
-            model=parse_model(groups | (model or {})),
-            recipe=recipe,
-            train_data=train_set.content_hash,
-            eval_data=eval_set.content_hash,
-            **{"precision": "fp32", "lmbda": 0.013, "seed": 0, **changes},
-        )
-        train_set.save(tmp_path / "data_train.json")
-        eval_set.save(tmp_path / "data_eval.json")
-        settings: dict[str, Any] = {
-            "folder": str(tmp_path / "trial"),
-            "train_manifest": str(tmp_path / "data_train.json"),
-            "eval_manifest": str(tmp_path / "data_eval.json"),
-            "log_every": 2,
-            "fresh_decode_images": 0,
-        }
-        return spec, RunSettings(**(settings | (run or {})))
-
-    return make
+    recipe = Recipe(
+        steps=6,
+        batch_size=2,
+        crop_px=64,
+        learning_rate=1e-3,
+        schedule="cosine",
+        final_learning_rate=1e-5,
+        warmup_steps=2,
+        ema_decay=0.9,
+    )
+    names = {field.name for field in dataclasses.fields(Recipe)}
+    recipe = dataclasses.replace(recipe, **{k: changes.pop(k) for k in list(changes) if k in names})
+    groups: dict[str, Any] = copy.deepcopy(TINY_MODEL)
+    spec = TrialSpec(
+        model=parse_model(groups | (model or {})),
+        recipe=recipe,
+        train_data=train_set.content_hash,
+        eval_data=eval_set.content_hash,
+        **{"precision": "fp32", "lmbda": 0.013, "seed": 0, **changes},
+    )
+    train_set.save(folder / "data_train.json")
+    eval_set.save(folder / "data_eval.json")
+    settings: dict[str, Any] = {
+        "folder": str(folder / "trial"),
+        "train_manifest": str(folder / "data_train.json"),
+        "eval_manifest": str(folder / "data_eval.json"),
+        "log_every": 2,
+        "fresh_decode_images": 0,
+    }
+    return spec, RunSettings(**(settings | (run or {})))

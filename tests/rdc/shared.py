@@ -18,6 +18,22 @@ from rdc.models.layers.graph import reference_graph
 from rdc.models.layers.hyperprior import Hyperprior, Pick, dry
 from rdc.spec import COMPONENT_GROUPS, ModelSpec, component, component_names
 
+# The smallest codec with all parts, for parse_model.
+TINY_MODEL: dict[str, dict[str, Any]] = {
+    "transform": {"name": "conv"},
+    "entropy_model": {"name": "mean_scale_hyperprior"},
+    "hyper_transform": {"name": "conv"},
+    "depth": {"channels": [8, 8, 8], "latent_channels": 12},
+    "gating": {"name": "none"},
+    "rate_control": {"name": "none"},
+}
+
+# Of a result: what a clock or the memory of a process decides, and the record of an interruption itself.
+MEASURED = {
+    "started_at", "ended_at", "wall_s", "peak_memory_mb", "peak_reserved_mb", "resumed_at_steps", "attempt",
+    "checksum", "git_revision", "git_dirty",  # the latter change where somebody commits meanwhile
+}  # fmt: skip
+
 
 def refusal(transform: str, entropy_model: str, hyper_transform: str) -> str | None:
     """Why these components, with their defaults, refuse each other; None where they are legal together.
@@ -141,3 +157,10 @@ def coded_and_estimated(model: Hyperprior) -> tuple[bytes, float]:
     symbols, rows = model._symbols(y, z_hat)
     data = coding.encode(symbols, rows, coding.tables_of(model.gaussian_conditional))
     return data, -float(model.estimate_y(y, side)[1].log2().sum())
+
+
+def lasting(value: Any) -> Any:
+    """A result without what is measured: equal for equal trials, however often they were interrupted."""
+    if isinstance(value, dict):
+        return {key: lasting(item) for key, item in value.items() if key not in MEASURED}
+    return [lasting(item) for item in value] if isinstance(value, list) else value

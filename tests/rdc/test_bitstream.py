@@ -16,6 +16,7 @@ from rdc.checkpoint import model_hash
 from rdc.errors import UserError
 from rdc.models.codec import Codec, build
 from rdc.spec import parse_model
+from tests.rdc.shared import TINY_MODEL
 
 STREAMS = st.builds(
     Stream,
@@ -36,18 +37,7 @@ def sealed(body: bytes) -> bytes:
 @pytest.fixture(scope="module")
 def codec() -> Codec:
     torch.manual_seed(0)
-    made = build(
-        parse_model(
-            {
-                "transform": {"name": "conv"},
-                "entropy_model": {"name": "mean_scale_hyperprior"},
-                "hyper_transform": {"name": "conv"},
-                "depth": {"channels": [8, 8, 8], "latent_channels": 12},
-                "gating": {"name": "none"},
-                "rate_control": {"name": "none"},
-            }
-        )
-    )
+    made = build(parse_model(TINY_MODEL))
     made.update(update_quantiles=True)
     return made.eval()
 
@@ -180,3 +170,15 @@ def test_a_stream_count_that_does_not_fit_the_model_is_refused(codec: Codec) -> 
     odd = Stream(model_hash=key, height_px=16, width_px=16, strings=(b"", b"", b""), symbols_crc32=0)
     with pytest.raises(UserError, match="holds 3 streams, this model needs 2"):
         decode_image(codec, to_bytes(odd), key)
+
+
+@pytest.mark.parametrize(("height_px", "width_px"), [(2**16, 2**16), (2**34, 8), (20_000, 20_000)])
+def test_a_stream_that_claims_a_huge_image_is_refused_by_name_before_anything_is_allocated(
+    height_px: int, width_px: int
+) -> None:
+    """A whole file with right checksums; the model is never asked for anything."""
+    numbers = b"".join(map(bitstream._varint, (height_px, width_px, 1)))
+    body = b"RDC" + bytes([bitstream.VERSION]) + bytes(8) + numbers + bytes(4) + b"payload"
+    data = body + zlib.crc32(body).to_bytes(4, "little")
+    with pytest.raises(UserError, match=r"^big\.rdc: .*(px can|px is more than one file may hold)"):
+        bitstream.decode_image(None, data, bytes(8), name="big.rdc")

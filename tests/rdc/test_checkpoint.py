@@ -13,6 +13,7 @@ import torch
 
 from rdc.checkpoint import METADATA_KEY, load_model, model_hash, read_metadata, save_model
 from rdc.errors import UserError
+from rdc.files import sealed
 from rdc.models.codec import Codec, build
 from rdc.spec import parse_model, to_plain
 
@@ -45,7 +46,7 @@ def rewrite(path: Path, change: Any) -> None:
     metadata = read_metadata(path)
     tensors = safetensors.torch.load_file(path)
     change(metadata, tensors)
-    safetensors.torch.save_file(tensors, path, {METADATA_KEY: json.dumps(metadata)})
+    safetensors.torch.save_file(tensors, path, {METADATA_KEY: json.dumps(sealed(metadata))})
 
 
 def test_everything_comes_back(path: Path) -> None:

@@ -7,14 +7,15 @@ import re
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
-from rdc.data import images
+from rdc.data import images, resolve_train
 from rdc.data.images import pixel_sha256, read_rgb
 from rdc.errors import UserError
 
@@ -222,3 +223,79 @@ def test_pixel_hash_depends_on_shape_and_content() -> None:
     b[7, 15, 2] = 1
     assert len({pixel_sha256(a), pixel_sha256(b), pixel_sha256(a.reshape(16, 8, 3))}) == 3
     assert pixel_sha256(a[:, ::-1]) == pixel_sha256(a)
+
+
+def _huge_png(side_px: int) -> bytes:
+    header = struct.pack(">II5B", side_px, side_px, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+def _huge_bmp(side_px: int) -> bytes:
+    return b"BM" + struct.pack(
+        "<IHHIIiiHHIIiiII", 100, 0, 0, 54, 40, side_px, side_px, 1, 24, 0, 0, 0, 0, 0, 0
+    )
+
+
+def _huge_gif(side_px: int) -> bytes:
+    side_px = min(side_px, 65_535)  # it can claim no more
+    screen = b"GIF89a" + struct.pack("<HHBBB", side_px, side_px, 0x80, 0, 0) + bytes(6)
+    return screen + b"," + struct.pack("<HHHHB", 0, 0, side_px, side_px, 0) + b"\x02\x02\x4c\x01\x00;"
+
+
+def _huge_tiff(side_px: int) -> bytes:
+    tags = [(256, side_px), (257, side_px), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, side_px)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def _huge_ppm(side_px: int) -> bytes:
+    return b"P6 %d %d 255\n" % (side_px, side_px) + bytes(100)
+
+
+HUGE = {"png": _huge_png, "bmp": _huge_bmp, "gif": _huge_gif, "tif": _huge_tiff, "ppm": _huge_ppm}
+
+
+@pytest.mark.parametrize("side_px", [9_000, 100_000], ids=["81 megapixels", "10 gigapixels"])
+@pytest.mark.parametrize("suffix", HUGE)
+def test_a_folder_with_a_header_that_claims_too_much_is_refused_before_anything_is_allocated(
+    tmp_path: Path, suffix: str, side_px: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to 30 GB of pixels in a hundred bytes: its decoder must not start. PIL takes 81 megapixels."""
+    monkeypatch.setenv("RDC_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(photo()).save(tmp_path / "photos" / "good.png")
+    (tmp_path / "photos" / f"huge.{suffix}").write_bytes(HUGE[suffix](side_px))
+
+    def load(self: ImageFile.ImageFile) -> Any:
+        assert max(self.size) < 9_000, "pixels of the huge image are decoded"
+        return original(self)
+
+    original = ImageFile.ImageFile.load
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(UserError, match=rf"huge\.{suffix}: .*more than 80 megapixels; cut or scale it down"):
+        resolve_train({"train": str(tmp_path / "photos")})
+    kept = resolve_train({"train": str(tmp_path / "photos"), "skip_unusable": True})
+    assert [image.name for image in kept.images] == ["good.png"]
+
+
+def test_what_a_file_holds_decides_and_not_its_name(tmp_path: Path) -> None:
+    """PIL would start Ghostscript for this one."""
+    Image.fromarray(photo()).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.png: cannot be decoded \(cannot identify image file"):
+        read_rgb(tmp_path / "a.png")
+
+
+def test_a_lack_of_memory_says_nothing_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(photo()).save(tmp_path / "a.png")
+
+    def out_of_memory(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(images, "_to_rgb", out_of_memory)
+    with pytest.raises(MemoryError):
+        read_rgb(tmp_path / "a.png")

@@ -16,18 +16,11 @@ from PIL import Image
 from rdc.__main__ import main
 from rdc.bitstream import decode_image, encode_image
 from rdc.checkpoint import METADATA_KEY, model_hash, read_metadata, save_model
+from rdc.files import sealed
 from rdc.metrics import to_8bit
 from rdc.models.codec import build
 from rdc.spec import arch_id, parse_model
-
-MODEL = {
-    "transform": {"name": "conv"},
-    "entropy_model": {"name": "mean_scale_hyperprior"},
-    "hyper_transform": {"name": "conv"},
-    "depth": {"channels": [8, 8, 8], "latent_channels": 12},
-    "gating": {"name": "none"},
-    "rate_control": {"name": "none"},
-}
+from tests.rdc.shared import TINY_MODEL
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(pixels).save(folder / "image.png")
     for name, seed in (("model", 0), ("other", 1)):
         torch.manual_seed(seed)
-        codec = build(parse_model(MODEL))
+        codec = build(parse_model(TINY_MODEL))
         codec.update(update_quantiles=True)
         save_model(folder / f"{name}.safetensors", codec, extra={"lmbda": 0.013})
     return folder
@@ -98,7 +91,7 @@ def test_the_precision_of_the_trial_is_the_precision_of_the_files(
     pixels = np.random.default_rng(1).integers(0, 256, (128, 192, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
     torch.manual_seed(3)
-    codec = build(parse_model(MODEL))
+    codec = build(parse_model(TINY_MODEL))
     with torch.no_grad():  # symbols that differ between the precisions
         list(codec.g_a.parameters())[-2].mul_(300)
     codec.update(update_quantiles=True)
@@ -129,7 +122,7 @@ def test_a_model_of_another_version_is_named_with_its_file(
     metadata = read_metadata(folder / "model.safetensors")
     metadata["model"]["transform"]["name"] = "os"
     path = tmp_path / "newer.safetensors"
-    safetensors.torch.save_file(tensors, path, {METADATA_KEY: json.dumps(metadata)})
+    safetensors.torch.save_file(tensors, path, {METADATA_KEY: json.dumps(sealed(metadata))})
     status, _, error = run(capsys, "describe", "--checkpoint", path)
     assert status == 2
     assert error.startswith(
@@ -195,7 +188,7 @@ def test_describe_reads_checkpoints_and_sizes(folder: Path, capsys: pytest.Captu
     status, out, _ = run(capsys, "describe", "--checkpoint", checkpoint, "--size", "64x96", "--json")
     described = json.loads(out)
     assert status == 0
-    assert described["arch_id"] == arch_id(parse_model(MODEL))
+    assert described["arch_id"] == arch_id(parse_model(TINY_MODEL))
     assert described["image_px"] == [64, 96]
     assert described["checkpoint"] == {"lmbda": 0.013}
 

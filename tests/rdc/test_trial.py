@@ -131,11 +131,12 @@ def _estimated(result: dict[str, Any]) -> float:
 def test_a_file_that_decodes_otherwise_elsewhere_is_a_mismatch(
     make_trial: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rdc.evaluate.pixel_digest", lambda x_hat: "0" * 64)
+    said = "image 0: a new interpreter decodes other pixels"  # tests.rdc.test_evaluate starts a real one
+    monkeypatch.setattr("rdc.trial.decodes_alike", lambda *_, **__: (False, said))
     result = run_trial(*make_trial(run={"fresh_decode_images": 1}))
     assert result["status"] == "decode_mismatch"
     assert result["evaluation"]["fresh_decode"] == {"images": 1, "identical": False}
-    assert result["error"]["message"] == "image 0: a new interpreter decodes other pixels"
+    assert result["error"]["message"] == said
 
 
 def test_a_damaged_checkpoint_is_recorded_and_training_starts_anew(make_trial: Any) -> None:
@@ -146,10 +147,10 @@ def test_a_damaged_checkpoint_is_recorded_and_training_starts_anew(make_trial: A
     (folder / "metrics.jsonl").write_text('{"step": 4, "t": 0, "train/loss": 1}\n')
     result = run_trial(spec, run)
     assert result["training"]["resumed_at_steps"] == []
-    assert (folder / "resume.damaged1.pt").exists()
+    assert (folder / "resume.pt.damaged1").exists()
     rows = read_jsonl(folder / "metrics.jsonl")
     assert rows[0]["event"] == "resume_damaged"
-    assert "is now resume.damaged1.pt" in rows[0]["cause"]
+    assert "is now resume.pt.damaged1" in rows[0]["cause"]
     assert [row["step"] for row in rows if "train/loss" in row] == [2, 4, 6]
 
 

@@ -14,7 +14,10 @@ from conf import compose
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-TARGETS = ["setup", "frontier", "test", "test-full", "lint", "type", "bench", "ui", "lock", "clean"]
+TARGETS = ["setup", "frontier", "test", "test-full", "lint", "type", "bench", "faults", "ui", "lock", "clean"]
+
+COMMANDS_OF_SWEEP = ("status", "stop", "sync")
+ELSEWHERE = ("ray", "sbatch", "export", "mlflow", "optuna-dashboard")  # commands of clusters and servers
 
 
 def help_text() -> str:
@@ -53,10 +56,16 @@ def test_shown_commands_exist(document: str, line: str) -> None:
         assert known or words[2] in {"pytest", "ruff", "pip"}, f"{document}: no module {words[2]}"
         if words[2] in {"analysis", "rdc"}:
             importlib.import_module(f"{words[2]}.__main__")._parser().parse_args(words[3:])
+        elif words[2] == "sweep" and words[3] in COMMANDS_OF_SWEEP:
+            importlib.import_module(f"sweep.{words[3]}")._parser().parse_args(words[4:])
         elif words[2] == "sweep":
             compose([word for word in words[3:] if not word.startswith("-") and "NAME" not in word])
     else:
-        assert words[0] in {"git", "pip"} or (ROOT / words[0]).is_file(), f"{document}: {line}"
+        assert (
+            words[0] in {"git", "pip", *ELSEWHERE}
+            or words[:2] == ["python", "-c"]
+            or (ROOT / words[0]).is_file()
+        ), f"{document}: {line}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -30,10 +30,12 @@ BASES = [
 ]
 
 
-@pytest.mark.parametrize("base", BASES, ids=str)
-def test_points_compose_as_hydra_composes_them_one_by_one(base: list[str]) -> None:
-    one_by_one = [conf.compose([*base, *point]) for point in POINTS]
-    assert conf.compose_points(base, POINTS) == one_by_one
+@pytest.mark.parametrize(
+    ("base", "points"), [(BASES[0], POINTS), (BASES[1], POINTS[-4:])], ids=["groups", "an experiment"]
+)
+def test_points_compose_as_hydra_composes_them_one_by_one(base: list[str], points: list[list[str]]) -> None:
+    one_by_one = [conf.compose([*base, *point]) for point in points]
+    assert conf.compose_points(base, points) == one_by_one
 
 
 def test_points_do_not_share_what_they_change() -> None:
@@ -118,7 +120,8 @@ PLAIN = st.recursive(
 )
 
 
-@settings(max_examples=15, deadline=None)
-@given(PLAIN)
-def test_override_value_survives_hydras_grammar(value: object) -> None:
-    assert conf.compose([f"+probe={conf.override_value(value)}"])["probe"] == value
+@settings(max_examples=6, deadline=None)
+@given(st.lists(PLAIN, min_size=4, max_size=8))
+def test_override_value_survives_hydras_grammar(values: list[object]) -> None:
+    config = conf.compose([f"+probe{n}={conf.override_value(value)}" for n, value in enumerate(values)])
+    assert [config[f"probe{n}"] for n in range(len(values))] == values

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,14 +15,14 @@ import ray
 
 from rdc.errors import UserError
 from sweep.executor import RayExecutor
-from sweep.jobs import Job, Outcome
+from sweep.jobs import NODE_LOST, Job, Outcome
 from tests.sweep.conftest import HERE, ROOT, is_alive, wait_until
 
 
 def ray_executor(
     folder: Path,
     *,
-    preload: Sequence[str] = ("pretend",),
+    preload: Sequence[str] = ("pretend", "entries"),
     gpus: float | None = None,
     address: str | None = None,
 ) -> RayExecutor:
@@ -50,6 +52,18 @@ def test_an_address_without_a_cluster_is_named_at_once(tmp_path: Path, address: 
     executor = ray_executor(tmp_path, address=address)
     with pytest.raises(UserError, match=re.escape(message)):
         executor.start()
+
+
+def test_a_head_that_no_longer_answers_is_named_before_ray_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweep.executor._HEAD_SILENT_S", 0.0)
+    executor = ray_executor(tmp_path)
+    executor._head = "127.0.0.1:1"
+    with pytest.raises(
+        UserError, match=r"Ray.s head at 127\.0\.0\.1:1 does not answer .*; what is finished is kept"
+    ):
+        executor._alive_nodes()
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +117,13 @@ def test_every_job_has_a_process_of_its_own_and_an_exclusive_one_is_alone(execut
                 assert outcome.ended_at <= started or outcome.started_at >= stopped
 
 
-def test_a_job_for_another_node_waits(executor: RayExecutor) -> None:
-    assert not executor.submit(Job(job_id="x", entry="pretend:echo", payload={}, node="elsewhere"))
+def test_a_job_for_a_node_that_is_gone_ends_with_that(executor: RayExecutor) -> None:
+    assert executor.submit(Job(job_id="x", entry="pretend:echo", payload={}, node="elsewhere"))
+    assert [job.job_id for job in executor.running()] == ["x"]
+    (outcome,) = executor.poll(10)
+    assert outcome.error is not None
+    assert outcome.error.kind == NODE_LOST
+    assert not executor.running()
 
 
 def test_when_its_slot_dies_a_job_runs_again_on_another(executor: RayExecutor, tmp_path: Path) -> None:
@@ -150,3 +169,73 @@ def test_too_large_a_trial_is_refused_with_what_there_is(running_ray: None, tmp_
             executor.start()
     finally:
         executor.stop(grace_s=1.0)
+
+
+def preemptible(folder: Path) -> Job:
+    folder.mkdir()
+    return Job(
+        job_id=folder.name,
+        entry="entries:preemptible",
+        payload={"folder": str(folder), "save_s": 0.3},
+        log=str(folder / "log.txt"),
+    )
+
+
+def run_until_begun(executor: RayExecutor, job: Job, folder: Path, *, times: int = 1) -> tuple[int, int]:
+    """Submit the job unless it runs already; (pid, pid of its fork server) of its last process."""
+    pids = folder / "pids"
+
+    def begun() -> bool:
+        if job.job_id not in {running.job_id for running in executor.running()}:
+            executor.submit(job)
+        executor.poll(0.05)
+        return pids.exists() and len(pids.read_text().splitlines()) >= times
+
+    assert wait_until(begun, limit_s=150)
+    job_pid, server_pid = pids.read_text().splitlines()[-1].split()
+    return int(job_pid), int(server_pid)
+
+
+def is_dead(pid: int) -> bool:
+    return not is_alive(pid)
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def outcome_of(executor: RayExecutor, *, limit_s: float = 60) -> Outcome:
+    found: list[Outcome] = []
+
+    def ended() -> bool:
+        found.extend(executor.poll(0.05))
+        return bool(found)
+
+    assert wait_until(ended, limit_s=limit_s)
+    return found[0]
+
+
+# Comes last: it makes away with all slots of this file's executor, one after the other.
+def test_a_slot_that_is_told_to_leave_reports_a_checkpoint_and_is_replaced(
+    executor: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweep.executor._LEFT_NODE_S", 0.0)
+    folder = tmp_path / "job"
+    job = preemptible(folder)
+    for times in (1, 2):
+        pid, server = run_until_begun(executor, job, folder, times=times)
+        slot = parent(server)
+        # The slot alone, then all of its processes, as batch systems do it.
+        for each in [slot, server, pid][: 1 if times == 1 else 3]:
+            os.kill(each, signal.SIGTERM)
+        outcome = outcome_of(executor)
+        assert (outcome.error, outcome.value) == (None, {"status": "preempted", "step": 7})
+        for each in (slot, server, pid):
+            assert wait_until(functools.partial(is_dead, each), limit_s=20)
+    # A killed slot takes its job down without a word; it runs again, and that is counted.
+    pid, server = run_until_begun(executor, job, folder, times=3)
+    os.kill(parent(server), signal.SIGKILL)
+    run_until_begun(executor, job, folder, times=4)
+    assert not is_alive(pid)
+    (folder / "finish").touch()
+    assert outcome_of(executor).value == {"status": "ok"}

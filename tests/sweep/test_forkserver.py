@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from rdc.machine import thread_env
+from sweep.jobs import PREEMPTED
 from tests.sweep.conftest import is_alive, wait_until
 
 pytestmark = pytest.mark.usefixtures("environment")
@@ -66,8 +68,8 @@ def test_a_job_gives_its_value_and_its_prints_go_to_its_log(server: Server, tmp_
     ("what", "kind", "message"),
     [
         ("raise", "ValueError", "a reason over two lines"),
-        ("memory", "MemoryError", "MemoryError"),
-        ("torch memory", "MemoryError", "DefaultCPUAllocator: can't allocate memory"),
+        ("memory", "OutOfMemory", "host memory ran out (MemoryError); run fewer trials"),
+        ("torch memory", "OutOfMemory", "host memory ran out (DefaultCPUAllocator: can't allocate memory"),
         ("not json", "TypeError", "not JSON serializable"),
         ("exit", "Exit", "exit code 3 and without a result"),
         ("SIGKILL", "SIGKILL", "exit code -9: killed by the system, most often because memory ran out"),
@@ -105,7 +107,25 @@ def test_stop_ends_the_job(server: Server, tmp_path: Path) -> None:
     server.start("pretend:pid_after", {"pids": str(pids), "sleep_s": 60})
     assert wait_until(lambda: pids.exists() and " " in pids.read_text(), limit_s=20)
     server.control.sendall(b'{"stop": 5.0}\n')
-    assert server.receive()["ended"]["error"]["kind"] == "SIGTERM"
+    # Not its failure: it had no handler, or was not given one's time.
+    assert server.receive()["ended"]["error"]["kind"] == PREEMPTED
+
+
+def test_a_stop_that_overtakes_its_job_is_not_lost(server: Server) -> None:
+    server.control.sendall(b'{"stop": 5.0}\n')
+    assert server.run("pretend:echo", "too late")["error"]["kind"] == PREEMPTED
+    assert server.run("pretend:echo", "another")["value"] == "another"
+
+
+def test_a_stop_right_behind_its_job_finds_it(server: Server, tmp_path: Path) -> None:
+    """It ends before it has anything to save, or has the time to save it."""
+    job = {"job_id": "1", "entry": "entries:preemptible", "payload": {"folder": str(tmp_path), "save_s": 0.0}}
+    run = json.dumps({"run": {**job, "log": None}}).encode()
+    server.control.sendall(run + b'\n{"stop": 3.0}\n')
+    ended = server.receive()["ended"]
+    if ended.get("error"):
+        assert ended["error"]["kind"] == PREEMPTED
+        assert not (tmp_path / "pids").exists(), "it has not heard of the request"
 
 
 @pytest.mark.parametrize("how", ["end of file", "kill -9"])
@@ -125,6 +145,73 @@ def test_without_its_server_or_its_owner_no_job_goes_on(server: Server, tmp_path
         assert wait_until(lambda: not is_alive(helper), limit_s=10)
     else:
         os.kill(helper, signal.SIGKILL)  # nobody was left to end it; it is no trial and holds no GPU
+
+
+def start_preemptible(server: Server, folder: Path, *, save_s: float = 0.3, **fields: Any) -> int:
+    """Returns the pid of the job, which is ready to be asked to end."""
+    server.start("entries:preemptible", {"folder": str(folder), "save_s": save_s}, **fields)
+    pids = folder / "pids"
+    assert wait_until(lambda: pids.exists() and "\n" in pids.read_text(), limit_s=20)
+    return int(pids.read_text().split()[0])
+
+
+def test_a_job_that_is_asked_to_stop_can_write_a_checkpoint(server: Server, tmp_path: Path) -> None:
+    start_preemptible(server, tmp_path, save_s=1.0)
+    server.control.sendall(b'{"stop": 20.0}\n')
+    time.sleep(0.5)
+    server.control.sendall(b'{"stop": 20.0}\n')
+    assert server.receive()["ended"]["value"] == {"status": "preempted", "step": 7}
+    assert (tmp_path / "saved").exists()
+    assert (tmp_path / "asked").read_text() == "SIGTERM\n"
+
+
+@pytest.mark.parametrize("order", ["server first", "job first", "server alone"])
+def test_when_its_machine_is_taken_away_a_job_ends_with_a_checkpoint(
+    server: Server, tmp_path: Path, order: str
+) -> None:
+    job = start_preemptible(server, tmp_path, save_s=2.0)
+    told = {"server first": [server.process.pid, job], "job first": [job, server.process.pid]}
+    for pid in told.get(order, [server.process.pid]):
+        os.kill(pid, signal.SIGTERM)
+    assert server.receive()["ended"]["value"] == {"status": "preempted", "step": 7}
+    assert server.process.wait(timeout=10) == 0
+
+
+def test_a_job_does_not_keep_a_machine_that_is_taken_away(server: Server, tmp_path: Path) -> None:
+    start_preemptible(server, tmp_path, save_s=60)
+    server.control.sendall(b'{"leave": 2.0}\n')
+    assert server.receive()["ended"]["error"]["kind"] == PREEMPTED
+    assert server.process.wait(timeout=10) == 0
+
+
+def test_when_its_slot_dies_a_job_ends_with_a_checkpoint(server: Server, tmp_path: Path) -> None:
+    job = start_preemptible(server, tmp_path)
+    server.lines.close()
+    server.control.close()
+    assert wait_until(lambda: not is_alive(job), limit_s=10)
+    assert (tmp_path / "saved").exists()
+    assert server.process.wait(timeout=10) == 0
+
+
+def test_when_its_slot_dies_a_job_that_does_not_end_is_killed(server: Server, tmp_path: Path) -> None:
+    job = start_preemptible(server, tmp_path, save_s=60)
+    server.lines.close()
+    server.control.close()
+    assert wait_until(lambda: not is_alive(job), limit_s=10)
+    assert not (tmp_path / "saved").exists()
+
+
+def test_two_processes_never_write_to_one_folder_at_the_same_time(tmp_path: Path) -> None:
+    servers = [Server("json"), Server("json")]
+    log = str(tmp_path / "log.txt")
+    for server in servers:
+        assert server.receive()["ready"]["failed"] == {}
+        server.start("entries:alone", {"folder": str(tmp_path), "sleep_s": 0.7}, log=log)
+    ends = [server.receive()["ended"] for server in servers]
+    assert [end.get("error") for end in ends] == [None, None]
+    for server in servers:
+        server.process.kill()
+        server.process.wait()
 
 
 def test_a_module_that_cannot_be_imported_is_reported() -> None:

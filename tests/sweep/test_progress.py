@@ -77,6 +77,14 @@ def test_what_is_left_follows_the_work_and_the_longest_trial() -> None:
     assert tally.left_s({}) == 0
 
 
+def test_what_a_search_has_not_chosen_yet_takes_the_mean() -> None:
+    tally = Tally(names={}, work={}, slots=2, total=5)
+    tally.expect("a", "a", 1.0)
+    tally.add("a", 10.0, failed=False)
+    tally.expect("b", "b", 2.0)
+    assert tally.left_s({"b": 5.0}) == pytest.approx((15 + 3 * 10) / 2)
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0 s"), (89, "89 s"), (90, "1.5 min"), (5400, "1.5 h"), (345600, "4.0 days")]
 )
@@ -90,6 +98,7 @@ def test_verdicts() -> None:
     assert verdict({"status": "rate_mismatch", "evaluation": scores}).startswith("RATE_MISMATCH  0.461 bpp")
     failed = {"status": "failed", "error": {"class": "SIGKILL", "message": "exit code -9"}}
     assert verdict(failed) == "FAILED SIGKILL: exit code -9"
+    assert verdict({"status": "paused", "step": 125}) == "paused at step 125"
 
 
 @pytest.mark.parametrize("kind", [PlainDisplay, LiveDisplay])

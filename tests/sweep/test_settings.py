@@ -65,6 +65,10 @@ def test_without_a_space_the_composed_model_is_the_only_point() -> None:
         (["cluster.deadline_s=0"], "cluster.deadline_s=0.0: must be greater than 0"),
         (["cluster.timing.threads=0"], "cluster.timing.threads=0: must be at least 1"),
         (["cluster.deadline_s=nan"], "cluster.deadline_s=nan: must be a finite number"),
+        (
+            ["cluster.gpus_per_trial=2"],
+            "cluster.gpus_per_trial=2: each GPU's process needs a processor; ",
+        ),
         (["cluster.gpus_per_trial=nan"], "cluster.gpus_per_trial=nan: must be a finite number"),
         (["cluster.gpus_per_trial=-1"], "cluster.gpus_per_trial=-1.0: must be at least 0"),
         (["budget.log_every=0"], "budget.log_every=0: must be at least 1"),
@@ -84,6 +88,7 @@ def test_without_a_space_the_composed_model_is_the_only_point() -> None:
         (["pricing.utilisation=30"], "pricing.utilisation=30.0: it is a share, at most 1"),
         (["pricing.peak_tflops=-1"], "pricing.peak_tflops=-1.0: must be greater than 0"),
         (["search.name=guess"], "search.name='guess': input should be 'grid'"),
+        (["cluster.walltime=soon"], "cluster.walltime='soon': must be seconds above 0, 'HH:MM:SS'"),
     ],
     ids=lambda value: str(value)[:30],
 )

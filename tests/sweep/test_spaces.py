@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import conf
+from rdc.configured import model_of
 from rdc.spec import ModelSpec, arch_id, to_plain
 from rdc.width import scale
 from sweep.plan import choose_models
@@ -16,6 +17,7 @@ from sweep.settings import read_settings
 CONF = Path(conf.__file__).parent
 SPACES = sorted(path.stem for path in (CONF / "space").glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+FOR_SEARCHES = ["quick_families"]  # with ranges, which are no list of points
 STUDY = [f"rdc_{letter}" for letter in "abcdefg"]
 # Minnen & Johnston, ICIP 2023, Fig. 2: SwinT hyper-transforms come with ELIC and CHARM only.
 FAMILIES = {
@@ -28,7 +30,11 @@ FAMILIES = {
 def models(*overrides: str) -> list[ModelSpec]:
     """The architectures that `python -m sweep OVERRIDES` would train, warm starts aside."""
     config = conf.compose(overrides)
-    candidates = choose_models(config, overrides, read_settings(config))
+    settings = read_settings(config)
+    if not settings.search.is_grid:
+        chosen = conf.compose_points(overrides, settings.space.space.samples())
+        return [model_of(one) for one in chosen]
+    candidates = choose_models(config, overrides, settings)
     refusals = [f"{candidate.point}: {candidate.refusal}" for candidate in candidates if candidate.refusal]
     assert not refusals, refusals
     return [candidate.model for candidate in candidates if candidate.model is not None]
@@ -60,7 +66,8 @@ POINTS = [f"space={name}" for name in SPACES] + [f"+experiment={name}" for name 
 
 @pytest.mark.parametrize("overrides", POINTS)
 def test_every_point_can_be_built(overrides: str) -> None:
-    assert models(overrides)
+    of_search = overrides.removeprefix("space=") in FOR_SEARCHES
+    assert models(overrides, *(["search=random"] if of_search else []))
 
 
 def test_the_papers_space_holds_the_study() -> None:

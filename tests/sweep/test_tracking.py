@@ -15,42 +15,15 @@ import pytest
 from analysis.frontier import write_report
 from analysis.schema import COLUMNS
 from sweep.tracking import open_tracker
-from sweep.tracking.client import Client
-from sweep.tracking.mirror import Mirror
-from sweep.tracking.state import STATE_FILE, read_state
+from sweep.tracking.state import JOURNAL_FILE, STATE_FILE, read_state
 from tests.sweep.synthetic_sweep import SyntheticSweep
+from tests.sweep.tracking_fixtures import empty_database as empty_database
+from tests.sweep.tracking_fixtures import mirror_of
+from tests.sweep.tracking_fixtures import runs as runs
 from tests.sweep.tracking_reader import SETTINGS, Server, curve_of, poll_until, server_of
 
 # MLflow's own use of SQLAlchemy.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Creating MLflow's tables takes seconds, copying them nothing."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    Client(f"sqlite:///{path}", 10).connect()
-    return path
-
-
-@pytest.fixture
-def runs(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    folder = tmp_path / "runs"
-    folder.mkdir()
-    shutil.copy(empty_database, folder / "mlflow.db")
-    return folder
-
-
-def mirror_of(sweep: SyntheticSweep, said: list[str] | None = None) -> Mirror:
-    return Mirror(
-        Client(f"sqlite:///{sweep.folder.parent}/mlflow.db", 10),
-        experiment="rdc",
-        artifacts=sweep.folder.parent / "mlartifacts",
-        folder=sweep.folder,
-        sweep=sweep.sweep,
-        say=(said if said is not None else []).append,
-    )
 
 
 def test_a_sweep_is_a_parent_with_a_child_per_trial(runs: Path) -> None:
@@ -224,12 +197,15 @@ def test_what_was_lost_is_rebuilt_from_the_files(runs: Path, empty_database: Pat
     mirror_of(sweep, said).sync("FINISHED")
 
     server = server_of(sweep)
+    after = server.children()
+    assert len(server.runs()) == 3
     if loss == "tracking.json":
         assert "is not valid JSON" in said[0]
-        assert len(server.runs()) == 6, "logged as a new sweep"
-        return
-    after = server.children()
-    assert after[first].info.run_id != before[first].info.run_id
+        assert {s: run.info.run_id for s, run in after.items()} == {
+            s: r.info.run_id for s, r in before.items()
+        }
+    else:
+        assert after[first].info.run_id != before[first].info.run_id
     assert {s: run.data.metrics for s, run in after.items()} == {s: r.data.metrics for s, r in before.items()}
     assert {s: run.data.params for s, run in after.items()} == {s: r.data.params for s, r in before.items()}
     assert server.history(after[first], "train/rd_loss") == curve_of(sweep, 0, "train/rd_loss")
@@ -263,11 +239,9 @@ def test_a_run_created_just_before_a_crash_is_taken_over(runs: Path) -> None:
     sweep = SyntheticSweep(runs / "frontier", trials=1, steps=50)
     sweep.write_curve(0, last_step=30)
     mirror_of(sweep).sync(None)
-    path = sweep.folder / STATE_FILE
-    state = json.loads(path.read_text())
-    (server_state,) = state["servers"].values()
-    server_state["trials"] = {}
-    path.write_text(json.dumps(state))
+    # As before its creation was remembered.
+    (sweep.folder / JOURNAL_FILE).unlink()
+    assert read_state(sweep.folder)["trials"] == {}
     sweep.write_curve(0, first_step=30)
     sweep.write_result(0)
     mirror_of(sweep).sync("FINISHED")
@@ -303,12 +277,8 @@ def test_one_refused_trial_does_not_hold_up_the_others(runs: Path) -> None:
     mirror = mirror_of(sweep, said)
     mirror.sync(None)
     # Parameters of a run cannot change: what a spec would look like if its id were not made of it.
-    state = sweep.folder / STATE_FILE
     sweep.trials[0]["spec"]["lmbda"] = 0.5
-    content = json.loads(state.read_text())
-    (server_state,) = content["servers"].values()
-    del server_state["trials"][sweep.trials[0]["spec_id"]]["offset"]
-    state.write_text(json.dumps(content))
+    (sweep.folder / JOURNAL_FILE).unlink()
     sweep.write_trial(1, picture=False)
     mirror_of(sweep, said).sync("FINISHED")
     assert "MLflow refuses the record of trial" in said[0]
@@ -377,8 +347,8 @@ def test_a_server_that_hangs_takes_no_time_from_the_driver(runs: Path, silent_se
     tracker.finish("FINISHED")
     assert time.perf_counter() - started < 3.0
     assert said == [
-        f"MLflow at http://127.0.0.1:{silent_server.port} lacks a part of this sweep; "
-        "the same command again logs it from the files"
+        f"MLflow at http://127.0.0.1:{silent_server.port} lacks 1 of 1 ended trials; the files have it, "
+        f"and when the server answers, this logs it: python -m sweep sync {sweep.folder}"
     ]
 
 
@@ -397,7 +367,10 @@ def test_a_refusing_server_stops_nothing_and_learns_no_password(
         f"MLflow at http://127.0.0.1:{port} does not take the sweep's record, the sweep goes on: "
         "[Errno 111] Connection refused"
     )
-    assert "the same command again logs it from the files" in said[-1]
+    assert said[-1] == (
+        f"MLflow at http://127.0.0.1:{port} lacks 1 of 1 ended trials; the files have it, and when the "
+        f"server answers, this logs it: python -m sweep sync {sweep.folder} --uri URI"
+    )
     written = [path.read_text() for path in sweep.folder.rglob("*.json")]
     for text in (*said, *caplog.messages, *written):
         assert "s3cret" not in text

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rdc.errors import UserError
 from sweep.tracking import check_tracking, content, notes, view
 from sweep.tracking.address import redact, server_name, tracking_uri
+from sweep.tracking.progress import Ended, Progress
 from sweep.ui import addresses, backend_uri, free_port, tracked_folder
 from tests.sweep.synthetic_sweep import SyntheticSweep
 
@@ -43,6 +44,11 @@ def test_without_an_address_the_runs_go_to_a_file_beside_the_sweeps(
     [
         ({"uri": "file:./mlruns"}, "tracking.uri='file:./mlruns' .* is nothing that MLflow can write to"),
         ({"uri": "ftp://u:pw@host/x"}, r"tracking.uri='ftp://\*\*\*@host/x'"),
+        ({"uri": "http://u:pw/1@host"}, r"tracking.uri='http://\*\*\*@host' .* is no address of a server"),
+        ({"uri": "http://u:pw#1@host"}, r"tracking.uri='http://\*\*\*@host' .* write / as %2F"),
+        ({"uri": "http://host?token=pw"}, r"tracking.uri='http://host\?token=\*\*\*' .* without \? and #"),
+        ({"uri": "http://[host"}, r"tracking.uri='http://\[host' .* is no address of a server"),
+        ({"uri": "http://host:port"}, r"tracking.uri='http://host:port' .* is no address of a server"),
         ({"experimnt": "x"}, "tracking.experimnt: there is no such key"),
         ({"finish_timeout_s": -1.0}, "tracking.finish_timeout_s=-1.0: must be greater than 0"),
         ({"name": "wandb"}, "tracking.name='wandb': input should be 'mlflow'"),
@@ -98,12 +104,19 @@ def test_the_sweeps_params_leave_the_trackers_address_out() -> None:
     config = {"lmbda": 0.013, "depth": {"channels": [8]}, "tracking": {"uri": "http://user:pw@host"}}
     sweep = {"config": config}
     assert content.sweep_params(sweep) == {"lmbda": "0.013"}
-    tags = content.sweep_tags({**sweep, "command": "python -m sweep tracking.uri=http://user:pw@host"})
-    assert tags["mlflow.source.name"] == "python -m sweep tracking.uri=http://***@host"
+    tags = content.command_tags({**sweep, "command": "python -m sweep tracking.uri=http://user:pw@host"})
+    assert tags["command"] == "python -m sweep tracking.uri=http://***@HOST"
 
 
 def test_events_and_other_keys_are_no_curve() -> None:
     assert content.curve_points({"event": "resume", "step": 4, "train/loss": 1.0}) == []
+    for damaged in (
+        {"step": None, "t": 1},
+        {"step": 4},
+        {"step": 1e30, "t": 1},
+        {"step": 4, "t": float("nan")},
+    ):
+        assert content.curve_points({**damaged, "train/loss": 1.0}) == []
     row = {"step": 4, "t": 12.5, "train/loss": 1.0, "eta_s": 3.0, "val/bpp": None, "train/flag": True}
     assert content.curve_points(row) == [content.Point("train/loss", 1.0, 4, 12500)]
 
@@ -112,7 +125,10 @@ def test_progress_counts_trials_in_the_order_of_their_ends(tmp_path: Path) -> No
     sweep = SyntheticSweep(tmp_path / "s", trials=4)
     statuses = ["ok", "rate_mismatch", "ok", "ok"]
     results = [sweep.write_result(i, status=s, picture=False) for i, s in enumerate(statuses)]
-    points = content.sweep_metrics(reversed(results))
+    progress = Progress()
+    for number in (3, 0, 1, 2):
+        progress.put(str(number), Ended.of(results[number], ended_at=100.0 + number))
+    points = progress.points(after_step=0)
     best = [(p.step, p.value) for p in points if p.key == "sweep/best_rd_loss"]
     losses = [result["evaluation"]["rd_loss"] for result in results]
     # The second trial is the better one of the first two, and does not count.
@@ -123,10 +139,43 @@ def test_progress_counts_trials_in_the_order_of_their_ends(tmp_path: Path) -> No
 
 def test_a_sweep_over_several_lmbdas_has_no_best_rd_loss(tmp_path: Path) -> None:
     sweep = SyntheticSweep(tmp_path / "s", trials=2)
-    results = [sweep.write_result(i, picture=False) for i in range(2)]
-    results[1]["spec"] = {**results[1]["spec"], "lmbda": 0.05}
-    assert "sweep/best_rd_loss" not in {p.key for p in content.sweep_metrics(results)}
-    assert "Lowest rd_loss" not in notes.sweep_note(results, 2, [])
+    progress = Progress()
+    for number in range(2):
+        result = sweep.write_result(number, picture=False)
+        result["spec"] = {**result["spec"], "lmbda": 0.01 * (number + 1)}
+        progress.put(str(number), Ended.of(result, ended_at=number))
+    assert "sweep/best_rd_loss" not in {p.key for p in progress.points(after_step=0)}
+    assert progress.best is None
+    assert "Lowest rd_loss" not in notes.sweep_note(2, 2, None, [])
+
+
+OUTCOMES = st.tuples(
+    st.integers(0, 5), st.integers(0, 20), st.sampled_from(["ok", "failed"]), st.floats(0.5, 2), st.booleans()
+)
+
+
+@given(changes=st.lists(OUTCOMES, max_size=25))
+def test_progress_kept_up_to_date_is_progress_added_up_anew(changes: list[tuple[Any, ...]]) -> None:
+    kept, now = Progress(), dict[str, Ended]()
+    for trial, ended_at, status, rd_loss, is_drop in changes:
+        kept.points(after_step=0)  # what is added up so far must not stay when its trials change
+        now.pop(str(trial), None)
+        kept.drop(str(trial))
+        if not is_drop:
+            loss = rd_loss if status == "ok" else None
+            now[str(trial)] = Ended(status, "a", float(ended_at), 0.01 * (trial // 4), loss)
+            kept.put(str(trial), now[str(trial)])
+    anew = Progress()
+    for spec_id, ended in now.items():
+        anew.put(spec_id, ended)
+    assert kept.points(after_step=0) == anew.points(after_step=0)
+    assert kept.points(after_step=2) == [p for p in anew.points(after_step=0) if p.step > 2]
+    assert (kept.valid, len(kept)) == (anew.valid, len(anew))
+    valid = {s: ended.rd_loss for s, ended in now.items() if ended.rd_loss is not None}
+    if kept.best is not None:
+        assert valid[kept.best] == min(valid.values())
+    else:
+        assert not valid or len({ended.lmbda for ended in now.values()}) > 1
 
 
 def test_descriptions_begin_with_the_verdict(tmp_path: Path) -> None:
@@ -186,6 +235,27 @@ def test_the_view_leaves_out_what_no_run_has() -> None:
     state = unpacked(view.tag_value("s", "s-1", 0.0, absent=[view.SAVING_PCT, view.DECODE_MS]))
     assert view.SAVING_PCT not in json.dumps(state)
     assert view.DECODE_MS not in json.dumps(state)
+
+
+def test_the_view_shows_the_parameters_in_which_trials_differ(tmp_path: Path) -> None:
+    trials = SyntheticSweep(tmp_path / "s", trials=14).trials
+    varied = content.varied_params(trials)
+    assert varied == [
+        "entropy_model",
+        "hyper_transform.channels",
+        "depth.channels",
+        "depth.latent_channels",
+        "depth.layers",
+    ]
+    trials[0]["spec"]["model"]["transform"] = {"name": "swint", "window": 8}
+    assert content.varied_params(trials)[:2] == ["transform", "entropy_model"], (
+        "a window is one transform's own"
+    )
+    assert content.varied_params([]) == content.varied_params(trials[:1]) == []
+    state = unpacked(view.tag_value("s", "s-1", 0.0, varied=varied))
+    assert state["selectedColumns"][-5:] == [*(f"params.`{name}`" for name in varied[:4]), "tags.`status`"]
+    (parallel,) = [card for card in state["compareRunCharts"] if card["type"] == "PARALLEL"]
+    assert parallel["selectedParams"] == varied[:4]
 
 
 def test_over_several_lmbdas_the_rd_plane_comes_first() -> None:

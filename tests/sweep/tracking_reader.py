@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import socket
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from sweep.tracking import Tracker
@@ -23,13 +28,15 @@ SETTINGS: dict[str, Any] = {
 class Server:
     """What a reader finds on the server."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, experiment: str = "rdc") -> None:
+        os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
         from mlflow import MlflowClient
 
         self.client = MlflowClient(tracking_uri=uri)
+        self.experiment = experiment
 
     def runs(self) -> list[Any]:
-        experiment = self.client.get_experiment_by_name("rdc")
+        experiment = self.client.get_experiment_by_name(self.experiment)
         assert experiment is not None
         return list(self.client.search_runs([experiment.experiment_id], max_results=1000))
 
@@ -48,6 +55,36 @@ class Server:
 
     def artifacts(self, run: Any) -> set[str]:
         return {file.path for file in self.client.list_artifacts(run.info.run_id)}
+
+    def content(self) -> dict[str, dict[str, Any]]:
+        """All that the runs hold but ids; the sweep's own is ""."""
+        return {run.data.tags.get("spec_id", ""): self._content_of(run) for run in self.runs()}
+
+    def _content_of(self, run: Any) -> dict[str, Any]:
+        histories = {key: self.client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
+        return {
+            "name": run.info.run_name,
+            "status": run.info.status,
+            "start and end": (run.info.start_time, run.info.end_time),
+            "params": run.data.params,
+            "tags": {key: value for key, value in run.data.tags.items() if key != "mlflow.parentRunId"},
+            "metrics": {
+                key: [(m.step, m.value, m.timestamp) for m in found] for key, found in histories.items()
+            },
+            "images": sorted((i.dataset.name, i.dataset.digest) for i in run.inputs.dataset_inputs),
+            "artifacts": {name: self._digest(run, name) for name in sorted(self.artifacts(run))},
+        }
+
+    def _digest(self, run: Any, name: str) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            path = self.client.download_artifacts(run.info.run_id, name, folder)
+            return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def unused_port() -> int:
+    """A port that nobody listens on, far from those that a server started by hand looks for."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def server_of(sweep: SyntheticSweep) -> Server:
