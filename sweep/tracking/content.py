@@ -39,6 +39,12 @@ class Point(NamedTuple):
     t_ms: int
 
 
+_COLUMNS = {
+    origin: [col for col in schema.COLUMNS if col.origin == origin and col.metric]
+    for origin in ("result", "timing")
+}
+
+
 def curve_points(row: Mapping[str, Any]) -> list[Point]:
     """One line of metrics.jsonl -> its finite training and validation values; none for an event.
 
@@ -62,8 +68,7 @@ def file_metrics(tree: Mapping[str, Any], origin: str) -> dict[str, float]:
 
     The values are those of the results table, bit for bit: both read the same column of the same file.
     """
-    columns = [col for col in schema.COLUMNS if col.origin == origin and col.metric]
-    return schema.metrics({col.name: schema.read_value(tree, col) for col in columns})
+    return schema.metrics({col.name: schema.read_value(tree, col) for col in _COLUMNS[origin]})
 
 
 def table_metrics(row: Mapping[str, str]) -> dict[str, float]:
@@ -240,7 +245,8 @@ def _present(tags: Mapping[str, Any]) -> dict[str, str]:
 
 
 def is_finite(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Of what JSON can hold; types are compared as this is asked of every value of every curve.
+    return (type(value) is float or type(value) is int) and math.isfinite(value)
 
 
 def _user() -> str:
