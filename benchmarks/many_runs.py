@@ -138,7 +138,8 @@ def end(folder: Path, spec_id: str) -> None:
 
 
 def mirror_of(client: Client, folder: Path, record: dict[str, Any]) -> Mirror:
-    return Mirror(client, experiment="rdc", artifacts=None, folder=folder, sweep=record, say=print)
+    artifacts = folder.parent / "mlartifacts"
+    return Mirror(client, experiment="rdc", artifacts=artifacts, folder=folder, sweep=record, say=print)
 
 
 def shown(folder: Path) -> None:
