@@ -14,8 +14,10 @@ import pandas as pd
 
 from analysis.errors import AnalysisError
 from analysis.files import is_file, is_folder, shorten
+from analysis.images import image_frame, image_rows
 from analysis.mlflow_rows import mlflow_rows
 from analysis.rows import frame_of, rate_savings, trial_row, typed
+from analysis.runtimes import runtime_frame, timing_row
 from analysis.schema import COLUMNS, FRONTIER_COLUMNS, Column
 
 RUNS_FOLDER = Path("runs")
@@ -24,6 +26,8 @@ MLFLOW_PREFIX = "mlflow:"
 # What no measurement gives, and what would win every comparison.
 _ABOVE_0 = ("lmbda", "bpp", "bpp_payload", "bpp_estimated")
 _NOT_NEGATIVE = ("rd_loss", "val_rd_loss", "mse")
+# Setting of a timing (device, threads, precision, image size) -> arch_id -> timing JSON.
+_Settings = dict[str, dict[str, Mapping[str, Any]]]
 _COSTS = ("kmac_", "kflop_", "params_", "time_", "train_wall_")
 
 
@@ -34,6 +38,8 @@ class Source:
     frame: one row per trial, the columns of analysis.schema. folder: where outputs go by default.
     problems: files that could not be used, one line each. notes: choices made in reading, one line each.
     given: the columns that the source had; the others of the schema are empty.
+    images: per-image scores, the columns of analysis.images; empty where the source holds none (tables).
+    runtimes: every timing of every device, the columns of analysis.runtimes; empty where there is none.
     """
 
     name: str
@@ -42,6 +48,8 @@ class Source:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     given: tuple[str, ...] = tuple(c.name for c in COLUMNS)
+    images: pd.DataFrame = dataclasses.field(default_factory=image_frame)
+    runtimes: pd.DataFrame = dataclasses.field(default_factory=runtime_frame)
 
     def require(self, names: Sequence[str]) -> None:
         """AnalysisError naming the columns that the source should have and has not."""
@@ -75,9 +83,12 @@ def read(source: str | Path | None = None, *, device: str | None = None) -> Sour
         return _read_table(path)
     run_id = str(source).removeprefix(MLFLOW_PREFIX)
     if str(source).startswith(MLFLOW_PREFIX) or re.fullmatch(r"[0-9a-f]{32}", run_id):
-        rows, problems = mlflow_rows(run_id, default_uri=f"sqlite:///{RUNS_FOLDER.resolve()}/mlflow.db")
+        found = mlflow_rows(run_id, default_uri=f"sqlite:///{RUNS_FOLDER.resolve()}/mlflow.db")
         folder = Path(f"mlflow_{run_id[:8]}_analysis")
-        return Source(f"mlflow run {run_id}", folder, frame_of(rows), tuple(problems))
+        images = image_frame(found.images)
+        return Source(
+            f"mlflow run {run_id}", folder, frame_of(found.rows), tuple(found.problems), images=images
+        )
     raise AnalysisError(
         f"{shorten(str(source))} does not exist; "
         "name a sweep folder, a CSV or Parquet table, or mlflow:RUN_ID"
@@ -115,11 +126,13 @@ def _read_sweep(folder: Path, device: str | None) -> Source:
         tree = _read_json(path, problems)
         if tree is not None:
             results.append((path, tree))
-    timings = _timings(folder, device, problems, notes)
-    rows = []
+    settings = _timings(folder, problems)
+    timings = _chosen_timings(settings, folder, device, notes)
+    rows, images = [], []
     for path, tree in results:
         try:
             rows.append(trial_row(tree, timings.get(str(tree.get("arch_id")))))
+            images += image_rows(tree)
         except AnalysisError as error:
             problems.append(f"{path}: {error}; left out")
     if not rows:
@@ -128,7 +141,21 @@ def _read_sweep(folder: Path, device: str | None) -> Source:
             f"sweep {folder} has no finished trial to read{detail}; run the same sweep command again"
         )
     notes += _missing_trials(folder, {row["spec_id"] for row in rows})
-    return Source(folder.name, folder, frame_of(rows), tuple(problems), tuple(notes))
+    return Source(
+        name=folder.name,
+        folder=folder,
+        frame=frame_of(rows),
+        problems=tuple(problems),
+        notes=tuple(notes),
+        images=image_frame(images),
+        runtimes=_runtimes(settings, rows),
+    )
+
+
+def _runtimes(settings: _Settings, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    trials = {row["arch_id"]: row for row in rows if row["kflop_per_px_dec"] is not None}
+    timed = [tree for timings in settings.values() for tree in timings.values()]
+    return runtime_frame(timing_row(tree, trial=trials.get(tree["arch_id"])) for tree in timed)
 
 
 def _missing_trials(folder: Path, done: set[str]) -> list[str]:
@@ -142,15 +169,19 @@ def _missing_trials(folder: Path, done: set[str]) -> list[str]:
     return [f"{missing} of {len(ids)} planned trials have no result yet"] if missing else []
 
 
-def _timings(
-    folder: Path, device: str | None, problems: list[str], notes: list[str]
-) -> dict[str, Mapping[str, Any]]:
-    """arch_id -> timing JSON of one setting (device, threads, precision, image size)."""
-    settings: dict[str, dict[str, Mapping[str, Any]]] = {}
+def _timings(folder: Path, problems: list[str]) -> _Settings:
+    settings: _Settings = {}
     for path in sorted(folder.glob("timing/*.json")):
         tree = _read_json(path, problems)
         if tree is not None and _is_timing(tree, path, problems):
             settings.setdefault(_timing_setting(tree), {})[str(tree["arch_id"])] = tree
+    return settings
+
+
+def _chosen_timings(
+    settings: _Settings, folder: Path, device: str | None, notes: list[str]
+) -> dict[str, Mapping[str, Any]]:
+    """arch_id -> timing JSON of one setting."""
     if not settings:
         if device is not None:
             raise AnalysisError(f"--device {device}: {folder} has no timings")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.errors import AnalysisError
+from analysis.images import image_rows
 from analysis.public import redact
 from analysis.rows import trial_row
 from analysis.schema import COLUMNS, RESULT_ARTIFACT
@@ -18,23 +20,34 @@ from analysis.schema import COLUMNS, RESULT_ARTIFACT
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
 
-def mlflow_rows(run_id: str, *, default_uri: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """The trials of a sweep's parent run, or of the one trial that the run is; and one line per unusable run.
+@dataclasses.dataclass(frozen=True)
+class MlflowRows:
+    """rows: one per trial. images: their scores, as analysis.images. problems: a line per unusable run."""
+
+    rows: list[dict[str, Any]]
+    images: list[tuple[Any, ...]]
+    problems: list[str]
+
+
+def mlflow_rows(run_id: str, *, default_uri: str) -> MlflowRows:
+    """The trials of a sweep's parent run, or of the one trial that the run is.
 
     The address is $MLFLOW_TRACKING_URI, else default_uri.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or default_uri
     client = _client(run_id, uri)
     runs = _trial_runs(client, run_id, uri)
-    rows, problems = [], []
+    rows, images, problems = [], [], []
     for run in runs:
         try:
-            rows.append(_row(client, run))
+            result = _result(client, run)
+            rows.append(_row(result, run))
+            images += image_rows(result)
         except _failures() as error:
             problems.append(f"MLflow run {run.info.run_id}: {_one_line(error)}; left out")
     if not rows:
         raise AnalysisError(f"MLflow run {run_id} at {redact(uri)} holds no trial to read ({problems[0]})")
-    return rows, problems
+    return MlflowRows(rows, images, problems)
 
 
 def _client(run_id: str, uri: str) -> Any:
@@ -71,11 +84,16 @@ def _trial_runs(client: Any, run_id: str, uri: str) -> list[Any]:
     return runs or [parent]
 
 
-def _row(client: Any, run: Any) -> dict[str, Any]:
-    """The attached result, and the logged metrics, among them the times that a result does not hold."""
+def _result(client: Any, run: Any) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = client.download_artifacts(run.info.run_id, RESULT_ARTIFACT, folder)
-        row = trial_row(json.loads(Path(path).read_text(encoding="utf-8")))
+        tree: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    return tree
+
+
+def _row(result: dict[str, Any], run: Any) -> dict[str, Any]:
+    """The attached result, and the logged metrics, among them the times that a result does not hold."""
+    row = trial_row(result)
     for col in COLUMNS:
         if col.metric in run.data.metrics:
             row[col.name] = run.data.metrics[col.metric]

@@ -1,0 +1,1 @@
+"""One module per command: `add` declares its arguments, and imports what is heavy only when it runs."""

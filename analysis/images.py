@@ -1,0 +1,25 @@
+"""Per-image scores of trials: what a mean over images is made of, for bootstraps and per-image BD-rates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+IMAGE_COLUMNS = (
+    "spec_id", "image", "width_px", "height_px", "bpp", "psnr_db", "mse", "ms_ssim", "rd_loss",
+)  # fmt: skip
+
+
+def image_rows(result: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """One tuple of IMAGE_COLUMNS per image of a trial's result.json; none where it holds none."""
+    scores = (result.get("evaluation") or {}).get("per_image") or []
+    names = ("name", *IMAGE_COLUMNS[2:])
+    return [(result["spec_id"], *(score.get(name) for name in names)) for score in scores]
+
+
+def image_frame(rows: Iterable[tuple[Any, ...]] = ()) -> pd.DataFrame:
+    """Columns as IMAGE_COLUMNS: ids and names as text, the rest as numbers, NaN where a score is missing."""
+    frame = pd.DataFrame(list(rows), columns=list(IMAGE_COLUMNS))
+    return frame.astype({name: "object" if name in ("spec_id", "image") else "float64" for name in frame})
