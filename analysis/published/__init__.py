@@ -1,0 +1,35 @@
+"""Numbers that the study published. They are shown beside ours, never mixed into them.
+
+Source: Minnen & Johnston, "Advancing the Rate-Distortion-Computation Frontier for Neural Image Compression",
+ICIP 2023, Table 1: models trained for 2,000,000 steps at one trade-off (about 0.46 bpp on Kodak); decode speed
+of the networks without entropy coding; rate saving against BPG from rate-distortion curves on Kodak.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pandas as pd
+
+TITLE = "Minnen & Johnston, ICIP 2023, Table 1"
+# Column of decode speed -> (device, images) that it was measured on.
+SPEEDS = {
+    "decode_mpps_kodak_v100": ("V100", "Kodak"),
+    "decode_mpps_kodak_a100": ("A100", "Kodak"),
+    "decode_mpps_clic_v100": ("V100", "CLIC"),
+    "decode_mpps_clic_a100": ("A100", "CLIC"),
+}
+# What the abstract says of the study's own model: rate savings in per cent.
+ABSTRACT_SAVINGS_PCT = {"bpg": 23.1, "vtm": 7.0, "elic": 3.0}
+
+
+@functools.cache
+def _table1() -> pd.DataFrame:
+    return pd.read_csv(Path(__file__).parent / "table1.csv")
+
+
+def table1() -> pd.DataFrame:
+    """Models A to G: transform, entropy_model, hyper_transform, params_m, kflops_per_px_decode, decode speeds
+    in megapixels per second (SPEEDS), rate_saving_vs_bpg_pct."""
+    return _table1().copy()
