@@ -1,7 +1,7 @@
 """Numbers that the study published. They are shown beside ours, never mixed into them.
 
 Source: Minnen & Johnston, "Advancing the Rate-Distortion-Computation Frontier for Neural Image Compression",
-ICIP 2023, Table 1: models trained for 2,000,000 steps at one trade-off (about 0.46 bpp on Kodak); decode speed
+ICIP 2023, Table 1: models trained for 2,000,000 steps at one trade-off, about 0.46 bpp on Kodak; decode speed
 of the networks without entropy coding; rate saving against BPG from rate-distortion curves on Kodak.
 """
 
