@@ -6,15 +6,37 @@ with a second argument, also the results table of that sweep to that file.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 WIDTHS = (32, 48, 64, 96, 128, 192)
 ENTROPY_MODELS = ("scale_hyperprior", "mean_scale_hyperprior")
+# Transform, entropy model, hyper-transform: the cheapest and worst first; ELIC with CHARM and SwinT is best.
+FAMILIES = (
+    ("conv", "scale_hyperprior", "conv"),
+    ("conv", "mean_scale_hyperprior", "conv"),
+    ("conv", "charm", "conv"),
+    ("swint", "mean_scale_hyperprior", "swint"),
+    ("swint", "charm", "swint"),
+    ("elic", "charm", "conv"),
+    ("elic", "charm", "swint"),
+)
+# Component -> factor of the work, dB gained, and how much slower per operation than stacked convolutions on
+# the first and on the second device: so operations do not rank times, and devices do not agree.
+_PARTS = {
+    "conv": (1.0, 0.0, 1.0, 1.0),
+    "elic": (2.2, 0.62, 1.15, 0.8),
+    "swint": (1.3, 0.34, 2.1, 2.6),
+    "charm": (1.5, 0.45, 1.25, 1.9),
+    "swint-hyper": (1.03, 0.12, 1.05, 1.2),
+}
+SIZES_PX = {"kodak": (512, 768), "clic": (1365, 2048)}
 QUICK = {"steps": 500, "batch_size": 8, "crop_px": 128, "learning_rate": 1e-3, "schedule": "cosine"}
 
 
@@ -41,6 +63,7 @@ def result(
     precision: str = "bf16",
     warm_start: dict[str, Any] | None = None,
     transform: str = "conv",
+    hyper_transform: str = "conv",
     penalty: float = 0.0,
 ) -> dict[str, Any]:
     """A result.json: wider is better and dearer, the mean-scale model is better and a little dearer."""
@@ -48,7 +71,7 @@ def result(
     model = {
         "transform": {"name": transform},
         "entropy_model": {"name": entropy_model},
-        "hyper_transform": {"name": "conv"},
+        "hyper_transform": {"name": hyper_transform},
         "depth": {"channels": [width] * 3, "latent_channels": 3 * width // 2, "layers": [0, 0, 0]},
         "gating": {"name": "none"},
         "rate_control": {"name": "none"},
@@ -56,13 +79,18 @@ def result(
     arch = _hash("arch", model)
     curve = _hash("curve", arch, recipe, precision, warm_start)
     spec_id = _hash("spec", curve, lmbda, seed, dataset)
-    mean_scale = entropy_model == "mean_scale_hyperprior"
+    mean_scale = entropy_model != "scale_hyperprior"
+    parts = _parts_of(transform, entropy_model, hyper_transform)
+    named_hyper = f" {hyper_transform}-hyper" * (hyper_transform != "conv")
+    called = {"scale_hyperprior": "scale", "mean_scale_hyperprior": "mean-scale"}
     kmac = (93.7 if mean_scale else 90.1) * (width / 128) ** 1.8 + (4.0 if mean_scale else 2.4)
     quality = math.log2(width / 32) * 0.32 + (0.35 if mean_scale else 0.0) + 0.2 * math.log10(steps / 500)
     quality += 0.1 * _noise("quality", arch, seed, steps) - penalty
+    for work, gain_db, *_ in parts:
+        kmac, quality = kmac * work, quality + gain_db
     bpp = 0.36 * (lmbda / 0.013) ** 0.8 * (1 - 0.05 * quality)
     psnr_db = 30.4 + 2.9 * math.log2(lmbda / 0.013) * 0.8 + quality
-    mse = 10 ** (-psnr_db / 10) * 1.06
+    mse = 10 ** (-psnr_db / 10) * (1.06 if images > 1 else 1.0)
     ms_ssim = 1 - 0.04 * 2 ** (-(psnr_db - 30) / 3)
     kmac_enc = 1.15 * kmac
     params = int(12.8e6 * (width / 192) ** 2)
@@ -73,8 +101,9 @@ def result(
         "spec_id": spec_id,
         "curve_id": curve,
         "arch_id": arch,
-        "label": f"{transform} {width}-{width}-{width}/{3 * width // 2} {'mean-' * mean_scale}scale",
-        "family": f"{transform}/{entropy_model}/conv",
+        "label": f"{transform} {width}-{width}-{width}/{3 * width // 2} "
+        f"{called.get(entropy_model, entropy_model)}{named_hyper}",
+        "family": f"{transform}/{entropy_model}/{hyper_transform}",
         "spec": {
             "model": model,
             "recipe": recipe,
@@ -120,13 +149,13 @@ def result(
             "psnr_of_mean_mse_db": -10 * math.log10(mse),
             "mse": mse,
             "ms_ssim": ms_ssim,
-            "ms_ssim_db": -10 * math.log10(1 - ms_ssim) + 0.2,
+            "ms_ssim_db": -10 * math.log10(1 - ms_ssim) + (0.2 if images > 1 else 0.0),
             "rd_loss": bpp + lmbda * 255**2 * mse,
             "padded_px_ratio": 1.0,
             "fresh_decode": {"images": 2, "identical": True},
             "precision": precision,
             "wall_s": 9.0,
-            "per_image": [],
+            "per_image": _per_image(arch, dataset, images, lmbda, bpp, psnr_db, mse, ms_ssim),
         },
         "complexity": {
             "image_px": [512, 768],
@@ -164,6 +193,82 @@ def result(
     return tree
 
 
+def _parts_of(
+    transform: str, entropy_model: str, hyper_transform: str
+) -> list[tuple[float, float, float, float]]:
+    """What differs from stacked convolutions with a hyperprior."""
+    names = (transform, entropy_model, f"{hyper_transform}-hyper")
+    return [_PARTS[name] for name in names if name in _PARTS]
+
+
+def _per_image(
+    arch: str,
+    dataset: str,
+    images: int,
+    lmbda: float,
+    bpp: float,
+    psnr_db: float,
+    mse: float,
+    ms_ssim: float,
+) -> list[dict[str, Any]]:
+    """Scores whose means are the stated ones: images differ much, architectures on one image little."""
+    names = [
+        f"kodim{n:02}.png" if dataset == "kodak" else f"{dataset}{n:03}.png" for n in range(1, images + 1)
+    ]
+    hard = [_noise("image", dataset, name) for name in names]  # costs bits and loses dB
+    own = [_noise("own", arch, dataset, name) for name in names]
+    rates = [math.exp(1.1 * h + 0.04 * o) for h, o in zip(hard, own, strict=True)]
+    psnr_offset_db = spread_db([-h + 0.05 * o for h, o in zip(hard, own, strict=True)], 1.06)
+    ssim_offset_db = spread_db([-h - 0.05 * o for h, o in zip(hard, own, strict=True)], 10**0.02)
+    height_px, width_px = SIZES_PX.get(dataset, (512, 768))
+    shortfall = 10 ** (0.02 if images > 1 else 0.0)
+    scores = []
+    for n, name in enumerate(names):
+        image_bpp = bpp * rates[n] * images / sum(rates)
+        image_psnr_db = psnr_db + psnr_offset_db[n]
+        image_mse = 10 ** (-image_psnr_db / 10)
+        scores.append(
+            {
+                "name": name,
+                "width_px": width_px,
+                "height_px": height_px,
+                "bpp": image_bpp,
+                "bpp_payload": image_bpp - 0.0006,
+                "bpp_estimated": image_bpp - 0.0011,
+                "psnr_db": image_psnr_db,
+                "mse": image_mse,
+                "ms_ssim": 1 - (1 - ms_ssim) * 10 ** (-ssim_offset_db[n] / 10) / shortfall,
+                "rd_loss": image_bpp + lmbda * 255**2 * image_mse,
+            }
+        )
+    return scores
+
+
+def spread_db(values: Sequence[float], factor: float) -> list[float]:
+    """The values, shifted and scaled: mean 0, and mean of 10^(-value/10) equal to `factor` (1 for one value).
+
+    So the mean of the images' MSE is `factor` times the MSE of their mean PSNR.
+    """
+    mean = math.fsum(values) / len(values)
+    centred = tuple(value - mean for value in values)
+    return [_scale(centred, factor) * value for value in centred] if len(values) > 1 else [0.0]
+
+
+@functools.cache
+def _scale(centred: tuple[float, ...], factor: float) -> float:
+    """Newton's method on the log of the mean, which is convex in the scale: it comes down from above."""
+    scale = 100.0
+    for _ in range(60):
+        terms = [10 ** (-scale * value / 10) for value in centred]
+        excess = math.log(math.fsum(terms) / len(terms) / factor)
+        slope = math.fsum(-v / 10 * math.log(10) * t for v, t in zip(centred, terms, strict=True))
+        step = excess / (slope / math.fsum(terms))
+        scale -= step
+        if abs(step) < 1e-14 * scale:
+            break
+    return scale
+
+
 def _counts(kmac: float) -> dict[str, float]:
     return {
         "parity_kmac_per_px": kmac,
@@ -175,19 +280,33 @@ def _counts(kmac: float) -> dict[str, float]:
 
 
 def timing(
-    tree: dict[str, Any], *, device_slug: str = "cpu-synthetic", factor: float = 1.0
+    tree: dict[str, Any],
+    *,
+    device_slug: str = "cpu-synthetic",
+    factor: float = 1.0,
+    image_px: tuple[int, int] = (512, 768),
+    threads: int = 1,
+    second: bool = False,
 ) -> dict[str, Any]:
-    """The timing JSON of a result's architecture: a fixed part, and one that grows with the work."""
+    """The timing JSON of a result's architecture: a fixed part, and one that grows with the work.
+
+    second: as a device that is slow at other components (_PARTS).
+    """
     kmac = tree["complexity"]["decode"]["parity_kmac_per_px"]
-    network_ms = factor * (25 + 1.9 * kmac * (1 + 0.3 * _noise("time", tree["arch_id"])))
+    megapixels = image_px[0] * image_px[1] / (512 * 768)
+    slow = (
+        math.prod(part[3 if second else 2] for part in _parts_of(*tree["family"].split("/"))) / threads**0.8
+    )
+    network_ms = factor * (25 + 1.9 * kmac * megapixels * slow * (1 + 0.3 * _noise("time", tree["arch_id"])))
+    entropy_ms = 38.0 * megapixels
 
     def stage(median: float) -> dict[str, float]:
         return {"median": median, "q25": 0.97 * median, "q75": 1.05 * median}
 
     stages = {
         "network_ms": stage(network_ms),
-        "entropy_ms": stage(38.0),
-        "total_ms": stage(network_ms + 38.0),
+        "entropy_ms": stage(entropy_ms),
+        "total_ms": stage(network_ms + entropy_ms),
     }
     return {
         "schema_version": 1,
@@ -196,9 +315,9 @@ def timing(
         "family": tree["family"],
         "device": device_slug.replace("-", ":"),
         "device_slug": device_slug,
-        "threads": 1,
+        "threads": threads,
         "precision": "bf16",
-        "image_px": [512, 768],
+        "image_px": list(image_px),
         "node": "synthetic",
         "alone": True,
         "repeats": 5,
@@ -223,8 +342,9 @@ def write_sweep(
         timings = [timing(tree) for tree in results if tree["complexity"]]
     (folder / "timing").mkdir(parents=True, exist_ok=True)
     for tree in timings:
-        name = f"{tree['arch_id']}__{tree['device_slug']}__{tree['threads']}t__{tree['precision']}.json"
-        (folder / "timing" / name).write_text(json.dumps(tree))
+        setting = (tree["arch_id"], tree["device_slug"], f"{tree['threads']}t", tree["precision"])
+        size = "x".join(map(str, tree["image_px"]))
+        (folder / "timing" / f"{'__'.join(setting)}__{size}.json").write_text(json.dumps(tree))
     extra = [{"spec_id": f"missing{n}"} for n in range(planned)]
     plan = {"trials": [{"spec_id": tree["spec_id"]} for tree in results] + extra}
     (folder / "sweep.json").write_text(json.dumps(plan))
@@ -234,6 +354,31 @@ def write_sweep(
 def grid(**changes: Any) -> list[dict[str, Any]]:
     """Twelve architectures: two entropy models at six widths."""
     return [result(width, model, **changes) for model in ENTROPY_MODELS for width in WIDTHS]
+
+
+def families(widths: Sequence[int] = WIDTHS, **changes: Any) -> list[dict[str, Any]]:
+    """Every family of the study at these widths."""
+    return [
+        result(width, entropy_model, transform=transform, hyper_transform=hyper, **changes)
+        for transform, entropy_model, hyper in FAMILIES
+        for width in widths
+    ]
+
+
+def timings_of(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each architecture once on two devices and two image sizes, and on the first with two threads."""
+    found = {}
+    for tree in results:
+        if tree["complexity"] and tree["arch_id"] not in found:
+            found[tree["arch_id"]] = [
+                *(timing(tree, image_px=size) for size in SIZES_PX.values()),
+                timing(tree, threads=2),
+                *(
+                    timing(tree, device_slug="gpu-synthetic", factor=0.06, image_px=size, second=True)
+                    for size in SIZES_PX.values()
+                ),
+            ]
+    return [tree for timings in found.values() for tree in timings]
 
 
 def example() -> list[dict[str, Any]]:
