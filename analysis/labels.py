@@ -36,7 +36,10 @@ class _Boxes:
 
 
 def place_labels(
-    axes: Axes, labels: Sequence[tuple[float, float, str]], points: npt.NDArray[np.float64], line: Line2D
+    axes: Axes,
+    labels: Sequence[tuple[float, float, str]],
+    points: npt.NDArray[np.float64],
+    line: Line2D | None,
 ) -> list[str]:
     """Write each (x, y, text) near its point; returns the texts for which there was no room.
 
@@ -48,7 +51,8 @@ def place_labels(
     inside = axes.get_window_extent()
     taken = _Boxes()
     taken.add_around(axes.transData.transform(points), _POINT_PX * scale)
-    taken.add_around(_along(line, axes, 6.0 * scale), 1.5 * scale)
+    if line is not None:
+        taken.add_around(_along(line, axes, 6.0 * scale), 1.5 * scale)
     left_out = []
     for x, y, text in labels:
         if not _place_one(axes, (x, y), text, inside, taken, scale):

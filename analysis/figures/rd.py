@@ -1,0 +1,111 @@
+"""PSNR over rate: curves beside their anchors, and all architectures at one trade-off."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.anchors import Anchor
+from analysis.curves import TrialCurve
+from analysis.figures.basis import basis
+from analysis.figures.plane import MAX_ALL_NAMED, MAX_NAMED, draw_points, name_points
+from analysis.figures.sheet import frame, new_figure, save
+from analysis.figures.style import (
+    FAMILY_TITLE,
+    REFERENCE_COLOUR,
+    REFERENCE_DASHES,
+    axis_text,
+    family_handles,
+    family_styles,
+    hollow,
+    set_scale,
+    styles,
+    wrap_label,
+)
+
+
+def draw_rd(curves: Sequence[TrialCurve], anchors: Sequence[Anchor], path: Path) -> Path:
+    """PSNR over rate: architectures with several lmbdas as lines, single points by family, anchors plain."""
+    figure, (axes,) = new_figure()
+    for anchor, line in zip(anchors, itertools.cycle(REFERENCE_DASHES), strict=False):
+        axes.plot(
+            anchor.curve.bpp,
+            anchor.curve.psnr_db,
+            linestyle=line,
+            color=REFERENCE_COLOUR,
+            linewidth=1.3,
+            label=f"{anchor.title}, published",
+        )
+    lines = [curve for curve in curves if len(curve.rows) > 1]
+    singles = [curve.rows for curve in curves if len(curve.rows) == 1]
+    for (colour, marker), curve in zip(styles(range(len(lines))), lines, strict=True):
+        bpp, psnr_db = curve.rows["bpp"], curve.rows["psnr_db"]
+        axes.plot(bpp, psnr_db, color=colour, marker=marker, markersize=5.5, linewidth=1.3, label=curve.label)
+    if singles:
+        points = pd.concat(singles)
+        families = sorted(points["family"].unique())
+        pairs = styles(range(len(lines), len(lines) + len(families)))
+        for (colour, marker), family in zip(pairs, families, strict=True):
+            group = points[points["family"] == family]
+            axes.scatter(
+                group["bpp"],
+                group["psnr_db"],
+                s=42,
+                marker=marker,
+                facecolors="white",
+                edgecolors=colour,
+                linewidths=1.4,
+                zorder=3,
+                label=f"{family}: single points",
+            )
+    rows = pd.concat([curve.rows for curve in curves])
+    _view(axes, rows)
+    axes.set_xlabel(axis_text("bpp"))
+    axes.set_ylabel(wrap_label(axis_text("psnr_db")))
+    handles, _ = axes.get_legend_handles_labels()
+    frame(figure, "Quality over rate", basis(rows), handles)
+    (written,) = save(figure, path.parent, path.stem, (path.suffix.removeprefix("."),))
+    return written
+
+
+def rate_psnr(architectures: pd.DataFrame) -> Figure:
+    """Final rate and PSNR of every architecture at one lmbda; those on the frontier are filled and named.
+
+    architectures: as of `analysis.frontier`, with on_frontier.
+    """
+    by_family = family_styles(architectures["family"])
+    figure, (axes,) = new_figure()
+    best = architectures[architectures["on_frontier"]].sort_values("bpp")
+    draw_points(axes, architectures, "bpp", "psnr_db", by_family, architectures["on_frontier"])
+    axes.set_xlabel(axis_text("bpp"))
+    axes.set_ylabel(wrap_label(axis_text("psnr_db")))
+    set_scale(axes, "x", architectures["bpp"])
+    filled = hollow("filled, black edge: on the frontier of rd_loss and decode complexity")
+    filled.set(markerfacecolor="0.5", markeredgecolor="black")
+    unnamed = len(best) > MAX_NAMED
+    frame(
+        figure,
+        f"Where training at one trade-off ended: rate and PSNR of {len(architectures)} architectures",
+        basis(architectures, f"{len(best)} on the frontier are too many to name." if unnamed else ""),
+        [*family_handles(by_family), filled, hollow("hollow: off that frontier")],
+        legend_title=FAMILY_TITLE,
+    )
+    named = architectures if len(architectures) <= MAX_ALL_NAMED else best
+    if not unnamed:
+        columns = ["bpp", "psnr_db"]
+        points = architectures[columns].to_numpy(dtype=np.float64)
+        name_points(figure, axes, named[[*columns, "label"]], points, None)
+    return figure
+
+
+def _view(axes: Axes, rows: pd.DataFrame) -> None:
+    """The range of our own points with some room; an anchor may reach to 10 bpp."""
+    axes.set_xlim(0.6 * rows["bpp"].min(), 1.6 * rows["bpp"].max())
+    axes.set_ylim(rows["psnr_db"].min() - 1.5, rows["psnr_db"].max() + 2.5)
+    set_scale(axes, "x", rows["bpp"], force_log=True)
