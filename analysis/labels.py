@@ -15,6 +15,7 @@ from matplotlib.transforms import Bbox
 _ANGLES_DEG = (35, -35, 145, -145, 90, -90, 0, 180)
 _RADII_PX = (13, 24, 40, 62, 90, 125)
 _POINT_PX = 6.0
+_LINE_END_PT = 7.5
 
 
 class _Boxes:
@@ -58,6 +59,45 @@ def place_labels(
         if not _place_one(axes, (x, y), text, inside, taken, scale):
             left_out.append(text)
     return left_out
+
+
+def label_line_ends(axes: Axes, ends: Sequence[tuple[float, float, str]]) -> None:
+    """Write each line's name right of the axes, at the height of its end (x, y), or as near as others allow.
+
+    The axes' limits must be settled. A layout that cares for what lies outside axes makes room.
+    """
+    figure = axes.figure
+    figure.canvas.draw()
+    low_px, high_px = axes.get_window_extent().intervaly
+    step_px = _LINE_END_PT * 1.35 * figure.dpi / 72
+    ordered = sorted(ends, key=lambda end: (end[1], end[2]))
+    wanted_px = [axes.transData.transform((x, y))[1] for x, y, _ in ordered]
+    for (x, y, text), height_px in zip(ordered, _spread(wanted_px, step_px, low_px, high_px), strict=True):
+        axes.annotate(
+            text,
+            (x, y),
+            xytext=(1.03, (height_px - low_px) / (high_px - low_px)),
+            textcoords="axes fraction",
+            ha="left",
+            va="center",
+            fontsize=_LINE_END_PT,
+            color="0.2",
+            arrowprops={"arrowstyle": "-", "color": "0.75", "linewidth": 0.7, "relpos": (0, 0.5)},
+            annotation_clip=False,
+        )
+
+
+def _spread(wanted: Sequence[float], step: float, low: float, high: float) -> npt.NDArray[np.float64]:
+    """Heights by rising order, at least `step` apart, near the wanted ones and, if they fit, in the range."""
+    heights = np.clip(np.asarray(wanted, dtype=np.float64), low, high)
+    for index in range(1, len(heights)):
+        heights[index] = max(heights[index], heights[index - 1] + step)
+    # What was pushed beyond the top comes back down, the highest first.
+    ceiling = high
+    for index in reversed(range(len(heights))):
+        heights[index] = min(heights[index], ceiling)
+        ceiling = heights[index] - step
+    return heights
 
 
 def _place_one(

@@ -86,7 +86,7 @@ def rate_psnr(architectures: pd.DataFrame) -> Figure:
     axes.set_xlabel(axis_text("bpp"))
     axes.set_ylabel(wrap_label(axis_text("psnr_db")))
     set_scale(axes, "x", architectures["bpp"])
-    filled = hollow("filled, black edge: on the frontier of rd_loss and decode complexity")
+    filled = hollow("filled: on the frontier of rd_loss over FLOPs")
     filled.set(markerfacecolor="0.5", markeredgecolor="black")
     unnamed = len(best) > MAX_NAMED
     frame(

@@ -24,7 +24,7 @@ FORMATS = ("png", "svg", "pdf")
 _TITLE_PT, _BASIS_PT, _LEGEND_PT = 11.0, 7.5, 8.5
 _LEADING = 1.35
 # Mean width of a character of the font, as a share of its size; wide enough for capitals and digits.
-_CHARACTER = 0.55
+_CHARACTER, _BOLD_CHARACTER = 0.55, 0.66
 _DPI = 150
 # Text stays text, and nothing that changes between two runs enters a file.
 _RC: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "rdc", "pdf.fonttype": 42}
@@ -69,8 +69,8 @@ def frame(
     The figure grows by what they need, so that the axes keep their size.
     """
     width_in, body_in = figure.get_size_inches()
-    head = _wrapped([title], width_in, _TITLE_PT)
-    foot = _wrapped(basis, width_in, _BASIS_PT)
+    head = _wrapped([title], width_in, _TITLE_PT * _BOLD_CHARACTER)
+    foot = _wrapped(basis, width_in, _BASIS_PT * _CHARACTER)
     legend = _legend(figure, handles, legend_title) if handles else None
     legend_in = legend.get_window_extent().height / figure.dpi if legend else 0.0
     head_in, foot_in = _height_in(head, _TITLE_PT) + 0.12, _height_in(foot, _BASIS_PT) + 0.12
@@ -166,8 +166,8 @@ def check_formats(text: str) -> tuple[str, ...]:
     return wanted
 
 
-def _wrapped(lines: Iterable[str], width_in: float, size_pt: float) -> str:
-    columns = max(20, int((width_in - 0.16) * 72 / (size_pt * _CHARACTER)))
+def _wrapped(lines: Iterable[str], width_in: float, character_pt: float) -> str:
+    columns = max(20, int((width_in - 0.2) * 72 / character_pt))
     return "\n".join(part for line in lines for part in textwrap.wrap(line, columns, break_on_hyphens=False))
 
 

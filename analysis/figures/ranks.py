@@ -1,0 +1,310 @@
+"""The order of models by decode time on one device against their order on another, or by FLOPs."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.figures.basis import plural
+from analysis.figures.sheet import frame, new_figure
+from analysis.figures.style import FAMILY_TITLE, family_handles, family_styles
+from analysis.figures.times import Setting, size_name
+from analysis.labels import place_labels
+
+# Beyond so many models names at both sides become too small: then a plane of ranks.
+MAX_SLOPES = 30
+# Models whose ranks differ most, named in that plane.
+_NAMED_MOVES = 6
+_ROW_IN = 0.24
+# Two models are put in an order only by two values.
+MIN_MODELS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """Models by one quantity, the least first: decode time in one setting, or, without one, FLOPs.
+
+    models: arch_id -> label, family, value, and its quartiles low and high (the value itself where it has
+        no spread).
+    """
+
+    setting: Setting | None
+    size: tuple[int, int]
+    models: pd.DataFrame
+
+    @property
+    def text(self) -> str:
+        name = size_name(self.size)
+        return (
+            f"decode time on {self.setting.text}, {name.partition(': ')[2] or name}"
+            if self.setting
+            else ("decode FLOPs")
+        )
+
+    @property
+    def slug(self) -> str:
+        return f"{self.setting.slug}-{self.size[1]}x{self.size[0]}" if self.setting else "flops"
+
+    @property
+    def unit(self) -> str:
+        return "ms" if self.setting else "kFLOP/px"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Two orders of the same models.
+
+    rows: one per model with label, family, x, y (values), rank_x, rank_y (1 is the least; ties share the
+        mean rank), sorted by x. inversions: (k, 2) row numbers of pairs that the orders put in opposite ways.
+    clear: (k,) whether the quartiles of both models are apart in both orders.
+    """
+
+    x: Order
+    y: Order
+    rows: pd.DataFrame
+    inversions: npt.NDArray[np.int64]
+    clear: npt.NDArray[np.bool_]
+    kendall_tau: float
+
+    @property
+    def slug(self) -> str:
+        return f"{self.x.slug}__vs__{self.y.slug}"
+
+
+def orders(timed: pd.DataFrame) -> list[Order]:
+    """timed: of `times.timed`. One order per setting and image size; the last one is by FLOPs."""
+    if timed.empty:
+        return []
+    found = []
+    for _, group in timed.groupby(["setting", "size"], sort=True):
+        setting, size = group["setting"].iloc[0], group["size"].iloc[0]
+        values = group.set_index("arch_id")
+        low, high = (values[f"dec_net_{end}_ms"].fillna(values["dec_net_ms"]) for end in ("q25", "q75"))
+        models = values[["label", "family"]].assign(value=values["dec_net_ms"], low=low, high=high)
+        found.append(Order(setting, size, models))
+    first = timed.drop_duplicates("arch_id").set_index("arch_id")
+    work = first["kflop_per_px_dec"]
+    models = first[["label", "family"]].assign(value=work, low=work, high=work)
+    return [*found, Order(None, (0, 0), models)]
+
+
+def pairs(every: Sequence[Order]) -> list[Pair]:
+    """Pairs of orders that differ in one thing and have MIN_MODELS models in common.
+
+    First two devices (or thread counts, or precisions) at one image size, then FLOPs and a device, then two
+    image sizes on one device.
+    """
+    by_kind: list[list[Pair]] = [[], [], []]
+    for x, y in itertools.combinations(sorted(every, key=lambda order: order.setting is not None), 2):
+        if len(x.models.index.intersection(y.models.index)) < MIN_MODELS:
+            continue
+        if x.setting is None:
+            by_kind[1].append(pair(x, y))
+        elif x.size == y.size:
+            by_kind[0].append(pair(x, y))
+        elif x.setting == y.setting:
+            by_kind[2].append(pair(x, y))
+    devices = sorted(by_kind[0], key=_same_device)
+    return [*devices, *by_kind[1], *by_kind[2]]
+
+
+def _same_device(two: Pair) -> bool:
+    assert two.x.setting, "FLOPs are no device"
+    assert two.y.setting, "FLOPs are no device"
+    return two.x.setting.device == two.y.setting.device
+
+
+def pair(x: Order, y: Order) -> Pair:
+    """The two orders of the models that both have."""
+    from scipy import stats
+
+    shared = x.models.index.intersection(y.models.index)
+    one, other = x.models.loc[shared], y.models.loc[shared]
+    rows = pd.DataFrame(
+        {
+            "label": one["label"],
+            "family": one["family"],
+            "x": one["value"],
+            "y": other["value"],
+            "rank_x": one["value"].rank(),
+            "rank_y": other["value"].rank(),
+            "low_x": one["low"],
+            "high_x": one["high"],
+            "low_y": other["low"],
+            "high_y": other["high"],
+        }
+    ).sort_values(["x", "y", "label"], kind="stable")
+    rows = rows.reset_index()
+    inverted = _inversions(rows["x"].to_numpy(), rows["y"].to_numpy())
+    tau = float(stats.kendalltau(rows["x"], rows["y"]).statistic)
+    return Pair(x, y, rows, inverted, _are_clear(rows, inverted), tau)
+
+
+def draw_ranks(drawn: Pair) -> Figure:
+    """Lines between two columns of ranks, or points in a plane of ranks where there are many models."""
+    return _slopes(drawn) if len(drawn.rows) <= MAX_SLOPES else _plane(drawn)
+
+
+def _inversions(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """x rises or stays -> (k, 2) pairs of rows with x strictly rising and y strictly falling."""
+    rising = x[None, :] > x[:, None]
+    falling = y[None, :] < y[:, None]
+    return np.argwhere(rising & falling)
+
+
+def _are_clear(rows: pd.DataFrame, inverted: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    first, second = inverted.T
+    low = {name: rows[f"low_{name}"].to_numpy() for name in ("x", "y")}
+    high = {name: rows[f"high_{name}"].to_numpy() for name in ("x", "y")}
+    return np.asarray(
+        (high["x"][first] < low["x"][second]) & (high["y"][second] < low["y"][first]), dtype=bool
+    )
+
+
+def _slopes(drawn: Pair) -> Figure:
+    """Every crossing of two lines is an inversion, for equal values keep the order of the other column."""
+    rows, count = drawn.rows, len(drawn.rows)
+    by_family = family_styles(rows["family"])
+    figure, (axes,) = new_figure(size_in=(11.5, 1.0 + _ROW_IN * count))
+    left = np.arange(1.0, count + 1)
+    right = np.empty(count)
+    right[rows.sort_values(["y", "x", "label"], kind="stable").index.to_numpy()] = left
+    moved = set(drawn.inversions.ravel())
+    for index, (label, family, x, y) in enumerate(
+        rows[["label", "family", "x", "y"]].itertuples(index=False, name=None)
+    ):
+        colour, marker = by_family[family]
+        axes.plot(
+            [0, 1],
+            [left[index], right[index]],
+            color=colour if index in moved else "0.75",
+            linewidth=1.5 if index in moved else 1.0,
+            zorder=2,
+        )
+        axes.plot(
+            [0, 1], [left[index], right[index]], linestyle="none", marker=marker, color=colour, zorder=3
+        )
+        axes.text(-0.03, left[index], f"{label}   {_value(x)}", ha="right", va="center", fontsize=8)
+        axes.text(1.03, right[index], f"{_value(y)}   {label}", ha="left", va="center", fontsize=8)
+    _mark_crossings(axes, drawn, left, right)
+    axes.set_ylim(count + 0.6, 0.4)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_xticks([0, 1], [f"{drawn.x.text}  [{drawn.x.unit}]", f"{drawn.y.text}  [{drawn.y.unit}]"])
+    axes.xaxis.tick_top()
+    axes.tick_params(axis="x", length=0, labelsize=8.5)
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
+    frame(
+        figure,
+        _title(drawn),
+        _basis(drawn),
+        [*family_handles(by_family), *_crossing_handles()],
+        legend_title=FAMILY_TITLE,
+    )
+    return figure
+
+
+def _mark_crossings(
+    axes: Axes, drawn: Pair, left: npt.NDArray[np.float64], right: npt.NDArray[np.float64]
+) -> None:
+    first, second = drawn.inversions.T
+    ahead, behind = left[second] - left[first], right[first] - right[second]
+    along = ahead / (ahead + behind)
+    height = left[first] + along * (right[first] - left[first])
+    for clear, handle in zip((True, False), _crossing_handles(), strict=True):
+        chosen = drawn.clear == clear
+        axes.scatter(
+            along[chosen],
+            height[chosen],
+            s=20,
+            facecolors=handle.get_markerfacecolor(),
+            edgecolors="black",
+            linewidths=0.8,
+            zorder=4,
+            gid="clear" if clear else "unclear",
+        )
+
+
+def _crossing_handles() -> list[Line2D]:
+    """Of inversions that are clear, and of those that are not."""
+    labels = ("inversion, quartiles of both models apart", "inversion within the spread of the repeats")
+    return [
+        Line2D(
+            [],
+            [],
+            linestyle="none",
+            marker="o",
+            markersize=4.5,
+            color="black",
+            markerfacecolor=face,
+            label=label,
+        )
+        for face, label in zip(("black", "white"), labels, strict=True)
+    ]
+
+
+def _plane(drawn: Pair) -> Figure:
+    rows, count = drawn.rows, len(drawn.rows)
+    by_family = family_styles(rows["family"])
+    figure, (axes,) = new_figure(size_in=(8.4, 6.4))
+    axes.plot([1, count], [1, count], color="0.3", linewidth=1.2, zorder=1)
+    for family, (colour, marker) in by_family.items():
+        group = rows[rows["family"] == family]
+        axes.plot(
+            group["rank_x"],
+            group["rank_y"],
+            linestyle="none",
+            marker=marker,
+            color=colour,
+            markersize=4.5,
+            zorder=3,
+        )
+    axes.set_xlabel(textwrap.fill(f"rank by {drawn.x.text} (1: least)", 70))
+    axes.set_ylabel(textwrap.fill(f"rank by {drawn.y.text} (1: least)", 70))
+    equal = Line2D([], [], color="0.3", linewidth=1.2, label="same rank in both orders")
+    frame(
+        figure,
+        _title(drawn),
+        [*_basis(drawn), f"Named: the {_NAMED_MOVES} models whose ranks differ most."],
+        [*family_handles(by_family), equal],
+        legend_title=FAMILY_TITLE,
+    )
+    distance = (rows["rank_x"] - rows["rank_y"]).abs()
+    moved = rows.loc[distance[distance > 0].sort_values(ascending=False, kind="stable").index[:_NAMED_MOVES]]
+    names = list(moved[["rank_x", "rank_y", "label"]].itertuples(index=False, name=None))
+    place_labels(axes, names, rows[["rank_x", "rank_y"]].to_numpy(dtype=np.float64), None)
+    return figure
+
+
+def _title(drawn: Pair) -> str:
+    count, total = len(drawn.inversions), len(drawn.rows) * (len(drawn.rows) - 1) // 2
+    return (
+        f"{plural(count, 'inversion')}: of {total} pairs of models so many change their order "
+        f"(Kendall tau {drawn.kendall_tau:.2f})"
+    )
+
+
+def _basis(drawn: Pair) -> list[str]:
+    clear, count = int(drawn.clear.sum()), len(drawn.inversions)
+    return [
+        "Inversion: of two models, the one that has less in the first order has more in the second. Time: "
+        "the decoding networks alone, without entropy coding; one image, median of repeats. Kendall tau: 1: "
+        "same order, 0: unrelated, -1: reversed.",
+        f"{clear} of {count} inversions are clear: in both orders the models' quartiles do not overlap."
+        if count
+        else "No inversion: both orders are the same.",
+    ]
+
+
+def _value(number: float) -> str:
+    return f"{number:.4g}"

@@ -1,0 +1,211 @@
+"""Decode time over FLOPs on one device: a panel per image size, with power-law fits by family."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+
+from analysis.figures.basis import plural
+from analysis.figures.sheet import frame, new_figure
+from analysis.figures.style import Style, axis_text, family_styles, set_scale
+
+# Fewer models than this make no line: two always lie on one.
+MIN_FIT = 3
+MAX_PANELS = 3
+KODAK_PX = (512, 768)
+# The photos of the CLIC sets have from 0.4 to 4.2 million pixels, most of them more than this.
+CLIC_LEAST_PX = 1_000_000
+_TABLE_PT = 7.5
+_LINE_IN = 0.165
+TIME_TEXT = "decode time of the networks  [ms], lower is better"
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Setting:
+    """What a timing depends on besides model and image."""
+
+    device: str
+    threads: int
+    precision: str
+
+    @property
+    def text(self) -> str:
+        threads = f", {plural(self.threads, 'thread')}" if self.threads > 0 else ""
+        return f"{self.device}{threads}, {self.precision or 'precision not recorded'}"
+
+    @property
+    def slug(self) -> str:
+        return re.sub(r"[^a-z0-9.]+", "-", self.text.lower()).strip("-")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """time = factor * FLOPs ** exponent, least squares of the logarithms, and the correlations.
+
+    models: how many went in; with fewer than MIN_FIT, or all of one cost, there are no other numbers.
+    pearson_r: of the logarithms. kendall_tau: of the ranks.
+    """
+
+    models: int
+    exponent: float | None = None
+    factor: float | None = None
+    pearson_r: float | None = None
+    kendall_tau: float | None = None
+
+
+def timed(runtimes: pd.DataFrame) -> pd.DataFrame:
+    """One row per model, setting and image size: those with FLOPs and a decode time, repeated ones by median.
+
+    Adds setting and size (height, width), sorted by them and by FLOPs.
+    """
+    numbers = runtimes[["kflop_per_px_dec", "dec_net_ms"]].astype("float64")
+    rows = runtimes[(numbers > 0).all(axis=1) & np.isfinite(numbers).all(axis=1)].copy()
+    if rows.empty:
+        return rows.assign(setting=pd.Series(dtype=object), size=pd.Series(dtype=object))
+    rows["setting"] = [
+        Setting(str(device or slug), 0 if pd.isna(threads) else int(threads), str(precision))
+        for device, slug, threads, precision in rows[
+            ["device", "device_slug", "threads", "precision"]
+        ].itertuples(index=False)
+    ]
+    rows["size"] = [
+        (0, 0) if pd.isna(height) or pd.isna(width) else (int(height), int(width))
+        for height, width in rows[["height_px", "width_px"]].itertuples(index=False)
+    ]
+    by = ["setting", "size", "arch_id"]
+    columns = [name for name in rows.columns if name.startswith(("dec_", "enc_"))]
+    medians = rows.groupby(by)[columns].median()
+    firsts = rows.drop_duplicates(by).drop(columns=columns)
+    merged = firsts.merge(medians, left_on=by, right_index=True)
+    return merged.sort_values(["setting", "size", "kflop_per_px_dec", "arch_id"], ignore_index=True)
+
+
+def time_over_flops(rows: pd.DataFrame) -> Figure:
+    """rows: of `timed`, one setting."""
+    sizes = sorted(rows["size"].unique(), key=lambda size: (size[0] * size[1], size))
+    shown = sizes[:MAX_PANELS]
+    by_family = family_styles(rows["family"])
+    height_in = 4.4 + _LINE_IN * (len(by_family) + 3)
+    figure, panels = new_figure(len(shown), size_in=(max(8.4, 5.4 * len(shown)), height_in))
+    for axes, size in zip(panels, shown, strict=True):
+        axes.set_title(size_name(size), fontsize=9.5, loc="left", color="0.25")
+        _panel(axes, rows[rows["size"] == size], by_family)
+    setting: Setting = rows["setting"].iloc[0]
+    frame(
+        figure,
+        f"Decode time over decoding work on {setting.text}",
+        [
+            "Time: the decoding networks alone, without entropy coding; one image, median of repeats.",
+            f"Lines: power laws time = a FLOPs^b, fitted to families of {MIN_FIT} or more models. n: models. "
+            "r: Pearson correlation of the logarithms. tau: Kendall's rank correlation; 1: FLOPs order the "
+            "times; 0: they say nothing about the order.",
+            *_missing_lines(sizes),
+        ],
+    )
+    return figure
+
+
+def _panel(axes: Axes, rows: pd.DataFrame, by_family: dict[str, Style]) -> None:
+    """Points and fits, and below them a legend that is also the table of the fits."""
+    width = max(len("all models"), *map(len, by_family))
+    header = f"{'family':{width}}{'n':>5}{'b':>7}{'r':>7}{'tau':>7}"
+    handles = [Line2D([], [], linestyle="none", label=header)]
+    for family, (colour, marker) in by_family.items():
+        group = rows[rows["family"] == family]
+        if group.empty:
+            continue
+        work, time_ms = _numbers(group)
+        axes.plot(work, time_ms, linestyle="none", marker=marker, color=colour, markersize=6.5, zorder=3)
+        found = fit(work, time_ms)
+        _draw_fit(axes, work, found, colour, "-")
+        label = f"{family:{width}}{_fit_text(found)}"
+        width_pt = 1.2 if found.exponent is not None else 0.0
+        handles.append(Line2D([], [], color=colour, marker=marker, linewidth=width_pt, label=label))
+    work, time_ms = _numbers(rows)
+    every = fit(work, time_ms)
+    _draw_fit(axes, work, every, "0.3", ":")
+    handles.append(
+        Line2D([], [], color="0.3", linestyle=":", label=f"{'all models':{width}}{_fit_text(every)}")
+    )
+    axes.set_xlabel(axis_text("kflop_per_px_dec"))
+    axes.set_ylabel(TIME_TEXT)
+    set_scale(axes, "x", rows["kflop_per_px_dec"], force_log=True)
+    set_scale(axes, "y", rows["dec_net_ms"], force_log=True)
+    axes.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(-0.1, -0.13),
+        frameon=False,
+        prop=FontProperties(family="monospace", size=_TABLE_PT),
+    )
+
+
+def _fit_text(found: Fit) -> str:
+    numbers = (found.exponent, found.pearson_r, found.kendall_tau)
+    return f"{found.models:5}" + "".join(
+        f"{'-':>7}" if number is None else f"{number:7.2f}" for number in numbers
+    )
+
+
+def _draw_fit(axes: Axes, kflop_per_px: npt.NDArray[np.float64], found: Fit, colour: str, line: str) -> None:
+    if found.exponent is None or found.factor is None:
+        return
+    ends = np.array([kflop_per_px.min(), kflop_per_px.max()])
+    axes.plot(
+        ends, found.factor * ends**found.exponent, color=colour, linestyle=line, linewidth=1.2, zorder=2
+    )
+
+
+def _numbers(rows: pd.DataFrame) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    columns = (rows[name].to_numpy(dtype=np.float64) for name in ("kflop_per_px_dec", "dec_net_ms"))
+    work, time_ms = columns
+    return work, time_ms
+
+
+def _missing_lines(sizes: Sequence[tuple[int, int]]) -> list[str]:
+    kinds = {size_name(size).partition(":")[0] for size in sizes}
+    missing = [kind for kind in ("Kodak size", "CLIC size") if kind not in kinds]
+    lines = [f"Not timed here: images of {' and of '.join(missing)}."] if missing else []
+    more = [size_name(size) for size in sizes[MAX_PANELS:]]
+    return [*lines, f"Timed, but not shown: {', '.join(more)}."] if more else lines
+
+
+def fit(kflop_per_px: npt.NDArray[np.float64], time_ms: npt.NDArray[np.float64]) -> Fit:
+    """Both: (n,), positive."""
+    from scipy import stats
+
+    if len(kflop_per_px) < MIN_FIT or np.ptp(kflop_per_px) == 0:
+        return Fit(len(kflop_per_px))
+    work, time = np.log(kflop_per_px), np.log(time_ms)
+    exponent, offset = np.polyfit(work, time, 1)
+    if np.ptp(time_ms) == 0:
+        return Fit(len(work), float(exponent), float(np.exp(offset)))
+    return Fit(
+        len(work),
+        float(exponent),
+        float(np.exp(offset)),
+        float(stats.pearsonr(work, time).statistic),
+        float(stats.kendalltau(kflop_per_px, time_ms).statistic),
+    )
+
+
+def size_name(size: tuple[int, int]) -> str:
+    """size: height and width in pixels."""
+    height_px, width_px = size
+    if not height_px:
+        return "image size not recorded"
+    kind = "Other size"
+    if sorted(size) == sorted(KODAK_PX):
+        kind = "Kodak size"
+    elif height_px * width_px >= CLIC_LEAST_PX:
+        kind = "CLIC size"
+    return f"{kind}: {width_px} x {height_px} px"
