@@ -18,7 +18,15 @@ from analysis.images import image_frame, image_rows
 from analysis.mlflow_rows import mlflow_rows
 from analysis.rows import frame_of, rate_savings, trial_row, typed
 from analysis.runtimes import runtime_frame, timing_row
-from analysis.schema import COLUMNS, FRONTIER_COLUMNS, Column
+from analysis.schema import (
+    COLUMNS,
+    FRONTIER_COLUMNS,
+    TABLE_VERSION,
+    TIMING_VERSION,
+    VERSION_COLUMN,
+    Column,
+)
+from analysis.upgrade import check_version, upgraded_trials
 
 RUNS_FOLDER = Path("runs")
 MLFLOW_PREFIX = "mlflow:"
@@ -213,7 +221,13 @@ def _is_timing(tree: Mapping[str, Any], path: Path, problems: list[str]) -> bool
     ]
     if missing:
         problems.append(f"{path}: lacks {', '.join(missing)}; left out")
-    return not missing
+        return False
+    try:
+        check_version(tree.get("schema_version"), TIMING_VERSION, "the timing")
+    except AnalysisError as error:
+        problems.append(f"{path}: {error}; left out")
+        return False
+    return True
 
 
 def _read_json(path: Path, problems: list[str]) -> dict[str, Any] | None:
@@ -245,10 +259,12 @@ def _read_table(path: Path) -> Source:
     raw = _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _read_csv(path)
     if raw.empty:
         raise AnalysisError(f"table {path} has no rows")
+    raw = upgraded_trials(raw, f"table {path}")
     raw = raw.drop(columns=[c.name for c in FRONTIER_COLUMNS if c.name in raw])
-    frame = typed(pd.DataFrame({name: _parse(raw[name], path) for name in raw.columns}))
+    parsed = {name: _parse(raw[name], path) for name in raw.columns}
+    frame = _fill_identity(typed(pd.DataFrame({**parsed, VERSION_COLUMN: TABLE_VERSION})))
     folder = Path(f"{path.stem}_analysis")
-    return Source(path.stem, folder, _fill_identity(frame), given=tuple(map(str, raw.columns)))
+    return Source(path.stem, folder, frame, given=tuple(map(str, raw.columns)))
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

@@ -13,9 +13,17 @@ from analysis.anchors import load_anchor
 from analysis.bdrate import OutsideRangeError, rate_saving_pct
 from analysis.errors import AnalysisError
 from analysis.public import public_text
-from analysis.schema import COLUMNS, Column, read_path, read_value
+from analysis.schema import (
+    COLUMNS,
+    RESULT_VERSION,
+    TABLE_VERSION,
+    VERSION_COLUMN,
+    Column,
+    read_path,
+    read_value,
+)
+from analysis.upgrade import check_version
 
-SCHEMA_VERSION = 1
 STATUSES = ("ok", "rate_mismatch", "decode_mismatch", "failed")
 
 # Column of a rate saving -> the anchor behind it.
@@ -42,14 +50,13 @@ def trial_row(result: Mapping[str, Any], timing: Mapping[str, Any] | None = None
         # Names of files may hold bytes that are no text, and no table takes those.
         row[name] = public_text(row[name].encode(errors="replace").decode()) if row[name] else row[name]
     row["budget_id"] = budget_id(result)
+    row[VERSION_COLUMN] = TABLE_VERSION
     return {**row, **rate_savings(row)}
 
 
 def check_result(result: Mapping[str, Any]) -> None:
     """The least that a result must say for itself."""
-    version = result.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise AnalysisError(f"has schema_version {version!r}; this version reads {SCHEMA_VERSION}")
+    check_version(result.get("schema_version"), RESULT_VERSION, "the result")
     missing = [key for key in ("spec_id", "arch_id", "label", "status", "spec") if not result.get(key)]
     if missing:
         raise AnalysisError(f"lacks {', '.join(missing)}")

@@ -16,6 +16,22 @@ from analysis.errors import AnalysisError
 # The file that the tracker attaches to every trial run, and from which a table is read back.
 RESULT_ARTIFACT = "result.json"
 
+# A version rises when something that a file holds changes its name or its meaning; what is added does not
+# raise it. Older files are upgraded when they are read (analysis.upgrade), newer ones refused.
+TABLE_VERSION = 2  # of the table of trials
+IMAGE_TABLE_VERSION = 1  # of the table of per-image scores
+RESULT_VERSION = 1  # of result.json
+TIMING_VERSION = 1  # of a timing JSON
+VERSION_COLUMN = "table_version"
+HISTORY = (
+    ("trials", 2, "`extra_layers` is called `layers`; `table_version` says which version a table has."),
+    ("trials", 1, "The first one. Tables without `table_version` are read as version 1."),
+    ("images", 1, "The first one."),
+    ("runtimes", 1, "The first one."),
+    ("result.json", 1, "The first one. `budget_id` and later keys may be missing in old files."),
+    ("timing JSON", 1, "The first one."),
+)
+
 Origin = Literal["result", "timing", "derived"]
 Kind = Literal["text", "int", "float", "bool"]
 
@@ -246,6 +262,10 @@ _TRAINING = (
     _text("train_device", "training.device", "Device that trained."),
     _number("train_wall_s", "s", "low", "training.wall_s", "cost/train_wall_s", "Wall time of training."),
     _number(
+        "ended_at", "s", "-", "training.ended_at", None,
+        "When training ended, in seconds since 1970-01-01 UTC.",
+    ),
+    _number(
         "percent_of_paper_steps", "%", "-", "training.percent_of_paper_steps",
         "budget/percent_of_paper_steps",
         "Steps over the study's 2,000,000.",
@@ -327,7 +347,16 @@ _TIME = (
 
 # fmt: on
 
-COLUMNS: tuple[Column, ...] = (*_IDENTITY, *_QUALITY, *_COST, *_TIME, *_TRAINING)
+# In every row, because spreadsheets keep columns and lose comments and files beside a table.
+_VERSION = Column(
+    name=VERSION_COLUMN,
+    unit="1",
+    kind="int",
+    origin="derived",
+    description="Version of the table's columns.",
+)
+
+COLUMNS: tuple[Column, ...] = (*_IDENTITY, *_QUALITY, *_COST, *_TIME, *_TRAINING, _VERSION)
 
 FRONTIER_COLUMNS: tuple[Column, ...] = (
     Column(
@@ -343,6 +372,47 @@ FRONTIER_COLUMNS: tuple[Column, ...] = (
         kind="text",
         origin="derived",
         description="arch_id of the frontier architecture that is nowhere worse and somewhere better.",
+    ),
+    Column(
+        name="frontier_rank",
+        unit="1",
+        kind="int",
+        origin="derived",
+        description="0 on the frontier, 1 on the frontier of what remains without it, and so on.",
+    ),
+    Column(
+        name="is_knee",
+        unit="-",
+        kind="bool",
+        origin="derived",
+        description="Whether it is the frontier point farthest below the chord between the frontier's ends, "
+        "each objective normalised, costs by their logarithm; two objectives only.",
+    ),
+    Column(
+        name="on_epsilon_frontier",
+        unit="-",
+        kind="bool",
+        origin="derived",
+        description="Whether it represents those that are at most epsilon better; empty where no epsilon was asked for.",
+    ),
+    Column(
+        name="frontier_probability",
+        unit="1",
+        origin="derived",
+        description="Share of the bootstrap resamples of the evaluation images (and of seeds where there are "
+        "several) in which it is on the frontier.",
+    ),
+    Column(
+        name="rd_loss_low",
+        unit="bit/px",
+        origin="derived",
+        description="2.5 % point of the architecture's mean rd_loss over the same resamples.",
+    ),
+    Column(
+        name="rd_loss_high",
+        unit="bit/px",
+        origin="derived",
+        description="97.5 % point of the same.",
     ),
     Column(
         name="off_frontier_reason",

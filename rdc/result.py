@@ -14,6 +14,7 @@ from rdc.errors import UserError
 from rdc.files import read_sealed, set_aside, write_sealed
 from rdc.spec import ModelSpec, Recipe, TrialSpec, to_plain
 
+# Rises when a key changes its name or meaning, not when one is added; analysis reads the same versions.
 SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
 RUNG_FILE = "rung.json"
@@ -28,15 +29,28 @@ def read_finished(folder: Path, *, spec_id: str) -> dict[str, Any] | None:
     """The result of a trial that ended with numbers; None if it has to run (again).
 
     A failed trial is None here: who starts it once more wants it tried once more. So is one whose weights are
-    not those that were measured; without weights, which take room, a result still counts.
+    not those that were measured; without weights, which take room, a result still counts. UserError for the
+    result of a newer release, which a new run would overwrite.
     """
     result = read_any(folder)
-    if result is None or result.get("status") == "failed":
+    if result is None:
+        return None
+    _refuse_newer(folder, result)
+    if result.get("status") == "failed":
         return None
     known = result.get("schema_version") == SCHEMA_VERSION and result.get("status") in STATUSES
     if not known or result.get("spec_id") != spec_id:
         return None
     return result if _has_its_model(folder, result) else None
+
+
+def _refuse_newer(folder: Path, result: Mapping[str, Any]) -> None:
+    version = result.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise UserError(
+            f"{folder / RESULT_FILE}: has schema version {version}, this release reads up to "
+            f"{SCHEMA_VERSION}; upgrade rdc, or sweep into another folder with name=ANOTHER"
+        )
 
 
 def set_damaged_aside(folder: Path, *, every_byte: bool = False) -> str | None:

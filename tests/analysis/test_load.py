@@ -100,7 +100,7 @@ def test_damaged_results_are_named_and_the_others_used(tmp_path: Path) -> None:
     reasons = {
         "half": "damaged",
         "list": "not a JSON object",
-        "future": "schema_version 2",
+        "future": "version 2, this release reads up to 1; upgrade rdc",
         "nameless": "lacks label",
         "odd": "status 'fine'",
         "texty": "attempt is 'first', not a number",

@@ -102,6 +102,13 @@ def test_results_of_older_releases_have_no_checksum_and_count(tmp_path: Path) ->
     assert read_finished(tmp_path, spec_id="0123456789ab") == RESULT
 
 
+def test_a_result_of_a_newer_release_is_neither_read_nor_run_again(tmp_path: Path) -> None:
+    for status in ("ok", "failed"):
+        write_result(tmp_path, {**RESULT, "schema_version": 2, "status": status})
+        with pytest.raises(UserError, match=r"result\.json: has schema version 2, .* upgrade rdc, or sweep"):
+            read_finished(tmp_path, spec_id="0123456789ab")
+
+
 def test_a_checksum_is_of_the_values_alone(tmp_path: Path) -> None:
     whole = sealed(RESULT)
     assert is_intact(json.loads(json.dumps(whole)))
