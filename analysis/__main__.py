@@ -7,11 +7,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from analysis.commands import bdrate, export, frontier
+from analysis.commands import bdrate, export, figures, frontier
 from analysis.commands.common import Help
 from analysis.errors import AnalysisError
 
-COMMANDS = (frontier, bdrate, export)
+COMMANDS = (frontier, figures, bdrate, export)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -207,7 +207,7 @@ def _slopes(drawn: Pair) -> Figure:
     frame(
         figure,
         _title(drawn),
-        _basis(drawn),
+        ["The least is at the top.", *_basis(drawn)],
         [*family_handles(by_family), *_crossing_handles()],
         legend_title=FAMILY_TITLE,
     )
