@@ -32,8 +32,8 @@ class Codec:
     """A codec with everything fixed but the parameter that trades rate for quality.
 
     encoder: the fixed options. version: of every program or library that has a hand in bits or pixels.
-    colour: what is coded. values: the grid of `parameter`; low, high: what the encoder takes; whole: only whole
-    numbers of that.
+    colour: what is coded. values: the grid of `parameter`; low, high: what the encoder takes; whole: of
+    that only whole numbers.
     code: (pixels (H, W, 3) uint8, value) -> Coded; raises CodecError. It is called from several threads.
     """
 

@@ -18,7 +18,7 @@ def add(commands: Commands) -> None:
         "anchors",
         help="runs conventional codecs on a folder of images; writes their curves as a CSV",
         description="Codes and decodes every image of a folder: bits of whole files, RGB PSNR of the\n"
-        "decoded 8-bit pixels. BPG and VTM are programs of yours; the others come with pip install 'rdc[all]'.\n"
+        "decoded 8-bit pixels. BPG and VTM are programs of yours; pip install 'rdc[all]' brings the others.\n"
         "What is measured is kept: repeat the command to go on after an interruption.",
         epilog="examples:\n"
         "  python -m analysis anchors $RDC_DATA/kodak -o kodak.csv\n"
