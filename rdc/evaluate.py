@@ -25,6 +25,7 @@ from rdc.memory import WAY_OUT, OutOfMemory, first_words, where_memory_ran_out
 from rdc.metrics import finite_or_none, ms_ssim, ms_ssim_db, mse, psnr_db, to_8bit
 from rdc.models.codec import Codec, pad
 from rdc.models.layers import coding
+from rdc.shown import Shown, middle, to_uint8, write_shown
 
 # Coded over estimated bits may differ by this much, summed over the set, above and below LOW_RATE_BPP.
 RATE_TOLERANCE, LOW_RATE_TOLERANCE, LOW_RATE_BPP = 0.01, 0.02, 0.2
@@ -61,7 +62,10 @@ class ImageScores:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """All images of a set, in order. files: the coded bytes; pixel_sha256: of the decoded 8-bit pixels."""
+    """All images of a set, in order. files: the coded bytes; pixel_sha256: of the decoded 8-bit pixels.
+
+    shown: crops that were kept to look at.
+    """
 
     images: tuple[ImageScores, ...]
     files: tuple[bytes, ...]
@@ -70,6 +74,7 @@ class Evaluation:
     precision: str
     wall_s: float
     streams_per_image: int = 2
+    shown: tuple[Shown, ...] = ()
 
     @property
     def payload_bits(self) -> float:
@@ -110,6 +115,7 @@ class Evaluation:
             "precision": self.precision,
             "wall_s": round(self.wall_s, 3),
             "per_image": [{**row, "psnr_db": finite_or_none(row["psnr_db"])} for row in rows],
+            "shown": [shown.to_dict() for shown in self.shown],
         }
 
     def _mean_ms_ssim_db(self) -> float | None:
@@ -121,15 +127,24 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    codec: Codec, images: PixelCache, *, lmbda: float, with_ms_ssim: bool = True, grid: Path | None = None
+    codec: Codec,
+    images: PixelCache,
+    *,
+    lmbda: float,
+    with_ms_ssim: bool = True,
+    grid: Path | None = None,
+    shown_in: Path | None = None,
 ) -> Evaluation:
-    """Code and decode every image; the codec has its tables. grid: where to put a PNG to look at."""
+    """Code and decode every image; the codec has its tables.
+
+    grid: where to put a PNG of a few images to look at. shown_in: the folder for their crops (rdc.shown).
+    """
     codec.eval()
     started_s = time.perf_counter()
     device = next(codec.parameters()).device
     own_hash = model_hash(codec)
     scores, files, digests, panels = [], [], [], []
-    shown = _spread(len(images), GRID_IMAGES)
+    looked_at = _spread(len(images), GRID_IMAGES)
     padded_pixels = 0
     for index, file in enumerate(images.images.images):
         x = images.tensor(index)
@@ -155,10 +170,11 @@ def evaluate(
         )
         files.append(data)
         digests.append(pixel_digest(x_hat))
-        if grid is not None and index in shown:
+        if index in looked_at:
             panels.append((x, x_hat, scores[-1]))
     if grid is not None:
         write_grid(grid, panels)
+    named = [(score.name, x, x_hat) for x, x_hat, score in panels]
     return Evaluation(
         images=tuple(scores),
         files=tuple(files),
@@ -167,6 +183,7 @@ def evaluate(
         precision=codec.transform_precision,
         wall_s=time.perf_counter() - started_s,
         streams_per_image=codec.entropy_model.num_streams,
+        shown=write_shown(shown_in, named) if shown_in is not None else (),
     )
 
 
@@ -187,7 +204,7 @@ def _memory_for(file: ImageFile) -> Iterator[None]:
 
 def pixel_digest(x_hat: Tensor) -> str:
     """SHA-256 of the 8-bit pixels of a reconstruction, (1, 3, H, W) in [0, 1], row by row as R, G, B."""
-    return hashlib.sha256(_to_uint8(x_hat).tobytes()).hexdigest()
+    return hashlib.sha256(to_uint8(x_hat).tobytes()).hexdigest()
 
 
 def _encode(codec: Codec, x: Tensor, own_hash: bytes) -> tuple[bytes, float, int, int]:
@@ -219,20 +236,10 @@ def _grid_png(panels: list[tuple[Tensor, Tensor, ImageScores]], side_px: int) ->
         pen.text((2, row * row_px), caption, fill="black")
         for column, image in enumerate((x, x_hat)):
             corner = (column * (side_px + gap_px), row * row_px + caption_px)
-            canvas.paste(Image.fromarray(_middle(_to_uint8(image), side_px)), corner)
+            canvas.paste(Image.fromarray(middle(to_uint8(image), side_px)), corner)
     buffer = io.BytesIO()
     canvas.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
-
-
-def _middle(pixels: np.ndarray, side_px: int) -> np.ndarray:
-    top, left = (max(0, (length - side_px) // 2) for length in pixels.shape[:2])
-    return np.ascontiguousarray(pixels[top : top + side_px, left : left + side_px])
-
-
-def _to_uint8(x: Tensor) -> np.ndarray:
-    """(1, 3, H, W) on the 8-bit grid of [0, 1] -> (H, W, 3) uint8."""
-    return np.ascontiguousarray((x[0] * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())
 
 
 def _mean(rows: list[dict[str, Any]], name: str) -> float | None:

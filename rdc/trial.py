@@ -54,6 +54,7 @@ from rdc.result import (
     write_result,
 )
 from rdc.resume import NO_METRICS, MetricsLog, NoMetrics, ResumePoint, drop_resume, open_resume
+from rdc.shown import SHOWN_FOLDER
 from rdc.spec import RunSettings, TrialSpec, parse, parse_trial, to_plain
 from rdc.start import starting_codec
 from rdc.train import TrainLog, train
@@ -87,6 +88,7 @@ def run_trial(spec: TrialSpec, run: RunSettings) -> dict[str, Any]:
     with preemption.listening(), storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
+        remove_leftovers(folder / SHOWN_FOLDER)
         attempt = 1 + int((read_any(folder) or {}).get("attempt", 0))
         atomic_write_json(folder / SPEC_FILE, spec.to_dict())
         with _logging_to(folder / LOG_FILE):
@@ -159,6 +161,7 @@ class _Trial:
                 lmbda=self.spec.lmbda,
                 with_ms_ssim=self.run_settings.ms_ssim,
                 grid=self.folder / GRID_FILE,
+                shown_in=self.folder,
             )
             self._phase("fresh_decode")
             fresh_decode, difference = self._fresh_decode(evaluation)

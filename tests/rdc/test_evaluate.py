@@ -21,6 +21,7 @@ from rdc.fresh_decode import decodes_alike
 from rdc.models.codec import Codec, build
 from rdc.models.layers import coding
 from rdc.models.layers.wavelet import start_as_wavelet
+from rdc.shown import SHOWN_SIDE_PX, write_shown
 
 LMBDA = 0.013
 
@@ -201,3 +202,44 @@ def test_the_grid_shows_originals_beside_reconstructions_within_its_size(tmp_pat
     side = (grid.shape[1] - 4) // 2
     left, right = grid[14 : 14 + side, :side].astype(int), grid[14 : 14 + side, side + 4 :].astype(int)
     assert np.abs(left + right - 255).max() <= 1
+
+
+def test_the_shown_crops_are_the_middles_of_original_and_decoded_pixels(
+    codec: Codec, image_sets: Any, tmp_path: Path
+) -> None:
+    result = evaluate(codec, PixelCache(image_sets[1]), lmbda=LMBDA, with_ms_ssim=False, shown_in=tmp_path)
+    assert evaluate(codec, PixelCache(image_sets[1]), lmbda=LMBDA, with_ms_ssim=False).shown == ()
+    entries = result.to_dict()["shown"]
+    assert [entry["name"] for entry in entries] == [file.name for file in image_sets[1].images]
+    # 256 x 256, 203 x 171 and 96 x 64 pixels are all within 256: whole images.
+    sizes = [[0, 0, file.height_px, file.width_px] for file in image_sets[1].images]
+    assert [entry["crop"] for entry in entries] == sizes
+    for entry, file, data in zip(entries, image_sets[1].images, result.files, strict=True):
+        with torch.no_grad():
+            x_hat = bitstream.decode_image(codec, data, model_hash(codec))
+        decoded = np.rint(x_hat[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+        assert np.array_equal(np.asarray(Image.open(tmp_path / entry["file"])), decoded)
+        assert np.array_equal(np.asarray(Image.open(tmp_path / entry["original"])), read_rgb(file.path))
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")}
+    assert files == {entry[key] for entry in entries for key in ("file", "original")}
+
+
+def test_shown_crops_are_the_same_bytes_again_and_stay_apart_whatever_images_are_called(
+    tmp_path: Path,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.rand(1, 3, 300, 401, generator=generator) * 255).round() / 255
+    names = ["../a b.png", "a_b.jpg", "c.png"]
+    panels = [(name, x, 1 - x) for name in names]
+    first = write_shown(tmp_path / "1", panels)
+    assert write_shown(tmp_path / "2", panels) == first
+    assert [shown.file for shown in first] == ["shown/0_a_b.png", "shown/1_a_b.png", "shown/2_c.png"]
+    assert {path.name for path in tmp_path.iterdir()} == {"1", "2"}
+    # (300 - 256) / 2 = 22 and (401 - 256) / 2 = 72, rounded down
+    assert {shown.crop for shown in first} == {(22, 72, SHOWN_SIDE_PX, SHOWN_SIDE_PX)}
+    pixels = (x[0, :, 22:278, 72:328] * 255).round().permute(1, 2, 0).numpy().astype(np.uint8)
+    for shown in first:
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "1" / shown.original)), pixels)
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "1" / shown.file)), 255 - pixels)
+        for file in (shown.file, shown.original):
+            assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "2" / file).read_bytes()

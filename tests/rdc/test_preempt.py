@@ -275,9 +275,9 @@ def kill_everywhere(spec: TrialSpec, run: RunSettings, forked: Forked, operation
 def test_a_kill_before_a_file_gets_its_name_leaves_a_trial_that_ends_as_an_undisturbed_one(
     make_trial: Any, forked: Forked
 ) -> None:
-    """spec.json, resume.pt, model.safetensors, reconstructions.png and result.json, in this order."""
+    """spec.json, resume.pt, model.safetensors, reconstructions.png, two of each image shown, result.json."""
     spec, run = make_trial()
-    assert kill_everywhere(spec, run, forked, "os.rename") == 5
+    assert kill_everywhere(spec, run, forked, "os.rename") == 5 + 2 * 3
     late = [name for name in forked.imported if not name.startswith("PIL.")]
     assert len(late) < 10, f"these take time in every trial of a sweep: {late}"
 

@@ -33,6 +33,7 @@ def test_a_trial_from_spec_to_result(make_trial: Any, image_sets: Any) -> None:
     assert result["status"] in ("ok", "rate_mismatch"), result["error"]
     assert {path.name for path in folder.iterdir()} == {
         "spec.json", "metrics.jsonl", "result.json", "model.safetensors", "log.txt", "reconstructions.png",
+        "shown",
     }  # fmt: skip
     assert parse_trial(read_json(folder / "spec.json")) == spec
     ids = ("spec_id", "arch_id", "curve_id", "budget_id")
