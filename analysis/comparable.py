@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from analysis.errors import AnalysisError
-from analysis.rows import rate_savings
+from analysis.rows import rate_savings_of
 from analysis.schema import COLUMNS
 
 # The trade-off weight of the sweeps: where the study's models lie near 0.46 bpp on Kodak.
@@ -67,23 +68,31 @@ def average_seeds(rows: pd.DataFrame, by: Sequence[str] = ("arch_id", "curve_id"
     """One row per group: means of all numbers, `seeds` counts what went in.
 
     An architecture has several curves where its trials started from different weights.
-    The rate savings are those of the averaged point; spec_ids are joined by ';'. Single rows stay untouched.
+    The rate savings are those of the averaged point; spec_ids are joined by ';'; it ended when its last trial
+    did. Single rows stay untouched.
     """
-    groups = rows.groupby(list(by), sort=False, dropna=False)
-    firsts = rows.groupby(list(by), sort=False, dropna=False).head(1)
-    averaged = firsts.assign(seeds=groups["arch_id"].transform("size").loc[firsts.index])
-    for index in averaged.index[averaged["seeds"] > 1]:
-        same = rows.index[(rows[list(by)] == rows.loc[index, list(by)]).all(axis=1)]
-        for name, value in _mean_row(rows.loc[same]).items():
-            averaged.at[index, name] = value
+    group = rows.groupby(list(by), sort=False, dropna=False).ngroup()
+    seeds = group.groupby(group).transform("size")
+    is_first = ~group.duplicated()
+    averaged = rows[is_first].assign(seeds=seeds[is_first])
+    several = averaged.index[averaged["seeds"] > 1]
+    if len(several):
+        for name, values in _means(rows[seeds > 1], group[seeds > 1]).items():
+            averaged.loc[several, [name]] = values[:, None]
+        savings = rate_savings_of(averaged.loc[several])
+        averaged.loc[several, list(savings)] = savings
     return averaged.reset_index(drop=True)
 
 
-def _mean_row(rows: pd.DataFrame) -> dict[str, Any]:
-    """What averaging changes."""
-    means = {c.name: rows[c.name].mean() for c in COLUMNS if c.kind == "float"}
-    first = {str(key): value for key, value in rows.iloc[0].items()}
-    return {**means, **rate_savings({**first, **means}), "spec_id": ";".join(rows["spec_id"])}
+def _means(rows: pd.DataFrame, group: pd.Series) -> dict[str, npt.NDArray[Any]]:
+    """What averaging changes: column -> one value per group, in the order of their first rows."""
+    groups = rows.groupby(group, sort=False)
+    numbers = [c.name for c in COLUMNS if c.kind == "float" and c.name in rows]
+    means = groups[numbers].mean()
+    found: dict[str, npt.NDArray[Any]] = {name: means[name].to_numpy() for name in numbers}
+    if "ended_at" in rows:
+        found["ended_at"] = groups["ended_at"].max().to_numpy()
+    return {**found, "spec_id": groups["spec_id"].agg(";".join).to_numpy(dtype=object)}
 
 
 def distinct_labels(rows: pd.DataFrame) -> pd.DataFrame:

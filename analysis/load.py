@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.errors import AnalysisError
 from analysis.files import is_file, is_folder, shorten
 from analysis.images import image_frame, image_rows
 from analysis.mlflow_rows import mlflow_rows
-from analysis.rows import frame_of, rate_savings, trial_row, typed
+from analysis.rows import frame_of, rate_savings_of, trial_row, typed
 from analysis.runtimes import runtime_frame, timing_row
 from analysis.schema import (
     COLUMNS,
@@ -292,9 +293,31 @@ def _parse(values: pd.Series, path: Path) -> pd.Series:
     col: Column | None = next((c for c in COLUMNS if c.name == values.name), None)
     if col is None or col.kind == "text":
         return values
+    numbers = _parse_numbers(values, col)
+    if numbers is not None:
+        return numbers
     return pd.Series(
         [_parse_cell(cell, col, path, row) for row, cell in enumerate(values, start=1)], dtype=object
     )
+
+
+def _parse_numbers(values: pd.Series, col: Column) -> pd.Series | None:
+    """A column of good numbers at once; None where cells must be looked at one by one, to name a bad one."""
+    if col.kind == "bool":
+        return None
+    cells = values.astype("object").where(values.notna(), "").to_numpy()  # Parquet has numbers and NA
+    missing = cells == ""
+    numbers = np.full(len(cells), np.nan)
+    try:
+        numbers[~missing] = cells[~missing].astype(np.float64)  # as float() does, to the last digit
+    except (TypeError, ValueError):
+        return None
+    known = numbers[~missing]
+    if col.kind == "int" and not (np.isfinite(known).all() and (known == np.round(known)).all()):
+        return None
+    if (known < 0).any() and (col.name in _NOT_NEGATIVE or col.name.startswith(_COSTS)):
+        return None
+    return None if (known <= 0).any() and col.name in _ABOVE_0 else pd.Series(numbers)
 
 
 def _parse_cell(cell: Any, col: Column, path: Path, row: int) -> float | int | bool | None:
@@ -330,6 +353,5 @@ def _fill_identity(frame: pd.DataFrame) -> pd.DataFrame:
     fill("dataset_hash", frame["dataset"])
     fill("status", "ok")
     fill("spec_id", pd.Series([f"row-{row}" for row in range(1, len(frame) + 1)], dtype=object))
-    records = [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
-    savings = pd.DataFrame([rate_savings(row) for row in records], index=frame.index)
+    savings = rate_savings_of(frame)
     return typed(pd.concat([frame.drop(columns=list(savings)), savings], axis=1))

@@ -28,6 +28,8 @@ STATUSES = ("ok", "rate_mismatch", "decode_mismatch", "failed")
 
 # Column of a rate saving -> the anchor behind it.
 SAVINGS = {"rate_saving_vs_bpg_pct": "bpg", "rate_saving_vs_vtm_pct": "vtm"}
+# What a row's rate saving is computed from.
+_SAVINGS_NEED = ("status", "bpp", "psnr_db", "dataset", "eval_images")
 KODAK_IMAGES = 24
 # Columns that may name folders and hosts, which nobody wants to find in a published table.
 SENTENCES = ("eval_source", "train_source", "error_message")
@@ -100,6 +102,15 @@ def rate_savings(row: Mapping[str, Any]) -> dict[str, Any]:
             except OutsideRangeError as error:
                 notes.append(str(error))
     return {**saved, "rate_saving_note": "; ".join(notes)}
+
+
+def rate_savings_of(frame: pd.DataFrame) -> pd.DataFrame:
+    """`rate_savings` of every row, under the same index."""
+    names = [name for name in _SAVINGS_NEED if name in frame]
+    columns = [frame[name].astype("object").to_numpy() for name in names]
+    found = [rate_savings(dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
+    table = pd.DataFrame(found, index=frame.index, columns=[*SAVINGS, "rate_saving_note"])
+    return table.astype(dict.fromkeys(SAVINGS, "float64"))
 
 
 def dataset_mismatch(row: Mapping[str, Any], anchor_dataset: str) -> str:

@@ -393,7 +393,7 @@ FRONTIER_COLUMNS: tuple[Column, ...] = (
         unit="-",
         kind="bool",
         origin="derived",
-        description="Whether it represents those that are at most epsilon better; empty where no epsilon was asked for.",
+        description="Whether it represents the frontier to within epsilon; empty where none was asked for.",
     ),
     Column(
         name="frontier_probability",

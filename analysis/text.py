@@ -17,7 +17,7 @@ from analysis.schema import column
 
 WIDTH = 112
 TABLE_WIDTH = 120
-LABEL_WIDTH = 52
+LABEL_WIDTH = 48
 _INDENT = 14
 
 
@@ -41,6 +41,7 @@ _SHOWN = (
     Shown("rate_saving_vs_vtm_pct", ("saves vs", "VTM %"), "+.1f"),
     Shown("time_dec_net_ms", ("networks", "dec ms"), ".0f"),
     Shown("time_dec_total_ms", ("total", "dec ms"), ".0f"),
+    Shown("frontier_probability", ("P(fron-", "tier)"), ".0%"),
 )
 _FIRST_TO_GO = ("time_dec_net_ms", "ms_ssim_db", "params_m")
 
@@ -54,22 +55,29 @@ def frontier_text(
     message: str,
     files: Iterable[Path],
     left_out: Iterable[str],
+    *,
+    findings: Iterable[tuple[str, str]] = (),
 ) -> str:
-    """The whole printed report of `python -m analysis frontier`."""
+    """The whole printed report of `python -m analysis frontier`.
+
+    frontier: the rows of the table. findings: heads and sentences to follow it.
+    """
     lines = [paragraph("note", note) for note in (*source.problems, *source.notes, message) if note]
     if frontier.empty:
         lines.append(f"No frontier for {source.name}: none of its {len(trials)} trials can be compared.")
     else:
         goals = ", ".join(f"{name} ({column(name).better})" for name in objectives)
         title = (
-            f"Frontier of {source.name}: {len(frontier)} of {len(architectures)} architectures are dominated "
+            f"Frontier of {source.name}: {architectures['on_frontier'].sum()} of {len(architectures)} "
+            f"architectures are dominated "
             f"by no other in {goals}; lmbda {architectures['lmbda'].iloc[0]:g}"
         )
         lines += [textwrap.fill(title, WIDTH), ""]
         lines += [architecture_table(frontier, objectives), ""]
+        lines += [paragraph(head, body) for head, body in findings]
         lines += basis(architectures)
     lines += [paragraph("not compared", line) for line in left_aside(trials)]
-    lines += [paragraph("no figure", line) for line in left_out]
+    lines += [paragraph("left out", line) for line in left_out]
     lines.append(files_line(files))
     return "\n".join(lines)
 
@@ -86,7 +94,7 @@ def architecture_table(frame: pd.DataFrame, objectives: Sequence[str] = ()) -> s
     shown = [s for s in shown if s.name in frame and frame[s.name].notna().any()]
     heads = [("", "architecture"), *(s.heading for s in shown)]
     body = [
-        [shorten(row["label"], LABEL_WIDTH), *(cell(row[s.name], s.form) for s in shown)]
+        [shorten(_name(row), LABEL_WIDTH), *(cell(row[s.name], s.form) for s in shown)]
         for _, row in frame.iterrows()
     ]
     table = columns_text(heads, body)
@@ -95,6 +103,11 @@ def architecture_table(frame: pd.DataFrame, objectives: Sequence[str] = ()) -> s
             if name in frame and name not in objectives:
                 return architecture_table(frame.drop(columns=name), objectives)
     return table
+
+
+def _name(row: pd.Series) -> str:
+    is_knee = row.get("is_knee")
+    return f"{row['label']} [knee]" if not pd.isna(is_knee) and is_knee else str(row["label"])
 
 
 def columns_text(heads: Sequence[tuple[str, str]], body: Sequence[Sequence[str]]) -> str:
