@@ -7,13 +7,28 @@ from typing import Literal, get_args
 
 from analysis.errors import AnalysisError
 
-Method = Literal["pchip", "akima", "cubic"]
+Method = Literal["pchip", "akima", "cubic", "piecewise"]
 METHODS: tuple[Method, ...] = get_args(Method)
+METHOD_TEXT: dict[Method, str] = {
+    "pchip": "piecewise cubic that rises wherever the points do",
+    "akima": "piecewise cubic after Akima",
+    "cubic": "one cubic polynomial fitted through all points, as in VCEG-M33",
+    "piecewise": "straight lines between the points",
+}
+
+Average = Literal["mean_curve", "per_image"]
+AVERAGES: tuple[Average, ...] = get_args(Average)
+AVERAGE_TEXT: dict[Average, str] = {
+    "mean_curve": "one curve of means over the images",
+    "per_image": "one comparison per image, then the mean over images",
+}
 
 # Four points are what the cubic of VCEG-M33 needs, and what makes a curve rather than a guess.
 MIN_POINTS = 4
 # Below this share of the tested curve's own PSNR range the mean speaks for too little of the curve.
 MIN_OVERLAP = 0.5
+# Images that cannot be compared are the hardest or the easiest: without many of them a mean is another mean.
+MAX_REFUSED_IMAGES = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +39,7 @@ class Settings:
     min_bpp: float | None = None
     max_bpp: float | None = None
     min_overlap: float = MIN_OVERLAP
+    average: Average = "mean_curve"
 
     def __post_init__(self) -> None:
         for option, value in (("--min-bpp", self.min_bpp), ("--max-bpp", self.max_bpp)):
@@ -35,3 +51,9 @@ class Settings:
             raise AnalysisError(
                 f"--min-overlap {100 * self.min_overlap:g}: must lie between 0 and 100 per cent"
             )
+        for option, chosen, known in (
+            ("--method", self.method, METHODS),
+            ("--average", self.average, AVERAGES),
+        ):
+            if chosen not in known:
+                raise AnalysisError(f"{option} {chosen}: is not known; known: {', '.join(known)}")

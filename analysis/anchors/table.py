@@ -24,13 +24,26 @@ from analysis.errors import AnalysisError
 
 FACT_COLUMNS = ("encoder", "version", "colour", "psnr_rule", "averaging", "source")
 ANCHOR_COLUMNS = ("codec", "dataset", "image", "setting", "bpp", "psnr_db", "ms_ssim", *FACT_COLUMNS)
-NEEDED = ("dataset", "bpp", "psnr_db")
+NEEDED = ("bpp", "psnr_db", "dataset")
 MEAN = "mean"
 
 # What trials are measured by; an anchor that states these words was measured alike.
-PSNR_RULE = "RGB, 8 bit, decoded against source pixels"
+PSNR_RULE = "8-bit RGB against the source image"
 AVERAGING = "mean of per-image PSNR and bpp"
 
+_IMAGE_SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".ppm",
+    ".avif",
+    ".heic",
+    ".jxl",
+)
 _OTHER_NAMES = {"anchor": "codec", "psnr_rgb_db": "psnr_db", "image_or_mean": "image"}
 
 
@@ -50,7 +63,7 @@ class Point:
 def image_name(file_name: str) -> str:
     """What an image is called here: kodim01 for kodim01.png or folder/kodim01.png."""
     path = PurePosixPath(file_name)
-    return path.stem if path.suffix else path.name
+    return path.stem if path.suffix.lower() in _IMAGE_SUFFIXES else path.name
 
 
 def read_points(path: Path) -> list[Point]:

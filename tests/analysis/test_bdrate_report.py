@@ -125,42 +125,6 @@ def test_own_anchor_on_own_images(tmp_path: Path) -> None:
     assert found.table["bd_rate_pct"].tolist() == pytest.approx([-50.0])
 
 
-@pytest.mark.parametrize("key", ["psnr-rgb", "psnr"])
-def test_a_results_json_of_compressai_is_an_anchor(tmp_path: Path, key: str) -> None:
-    (tmp_path / "kodak").mkdir()
-    path = tmp_path / "kodak" / "codec.json"
-    path.write_text(f'{{"name": "x", "results": {{"bpp": [0.1, 0.2], "{key}": [28.0, 30.0]}}}}')
-    anchor = load_anchor(str(path))
-    assert (anchor.dataset, anchor.curve.psnr_db) == ("kodak", (28.0, 30.0))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("bpp,psnr_db\n0.1,30\n", "lacks dataset; needs bpp, psnr_db and dataset"),
-        ("dataset,bpp,psnr_db\nkodak,0.1,30\nclic,0.2,31\n", "mixes clic, kodak"),
-        ("dataset,bpp,psnr_db\nkodak,little,30\nkodak,0.2,31\n", "bpp and psnr_db must be numbers"),
-        ("dataset,codec,bpp,psnr_db\nkodak,a,0.1,30\nkodak,b,0.2,31\n", "mixes kodak, a, b"),
-        ("dataset,bpp,psnr_db\nkodak,0.1,30\n", "has 1 points; needs at least 2"),
-        ("", "lacks bpp, psnr_db, dataset"),
-    ],
-)
-def test_anchor_files_that_are_none(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "own.csv").write_text(text)
-    with pytest.raises(AnalysisError, match=message):
-        load_anchor(str(tmp_path / "own.csv"))
-
-
-def test_unknown_anchors_list_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(AnalysisError, match=r"anchor 'jpeg' is not known; known: bpg, bpg_compressai, vtm, "):
-        load_anchor("jpeg")
-    with pytest.raises(AnalysisError, match=r"anchor file nothing\.csv does not exist"):
-        load_anchor("nothing.csv")
-    (tmp_path / "bad.json").write_text('{"results": []}')
-    with pytest.raises(AnalysisError, match="is no results JSON of CompressAI"):
-        load_anchor(str(tmp_path / "bad.json"))
-
-
 def test_infinite_psnr_is_no_point_of_a_curve(tmp_path: Path) -> None:
     perfect = result(96)
     perfect["evaluation"]["psnr_db"] = math.inf
