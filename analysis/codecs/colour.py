@@ -13,7 +13,9 @@ from analysis.errors import AnalysisError
 
 COLOUR = "YCbCr 4:4:4, BT.709, full range, 8 bit, rounded"
 
-_RED, _GREEN, _BLUE = 0.2126, 0.7152, 0.0722
+# In ten-thousandths. Whole numbers throughout: halves are rounded alike on every machine.
+_RED, _GREEN, _BLUE, _ONE = 2126, 7152, 722, 10_000
+_CB, _CR = 2 * (_ONE - _BLUE), 2 * (_ONE - _RED)
 _CENTRE = 128
 # No 8-bit colour comes back further off than this, by exhaustion over all 2^24, saturated ones included.
 WORST_ERROR = 1
@@ -21,18 +23,19 @@ WORST_ERROR = 1
 
 def to_ycbcr(pixels: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 RGB -> (3, H, W) uint8 planes Y, Cb, Cr."""
-    red, green, blue = np.moveaxis(pixels.astype(np.float64), -1, 0)
+    red, green, blue = np.moveaxis(pixels.astype(np.int64), -1, 0)
     luma = _RED * red + _GREEN * green + _BLUE * blue
-    planes = (luma, (blue - luma) / (2 - 2 * _BLUE) + _CENTRE, (red - luma) / (2 - 2 * _RED) + _CENTRE)
-    return _to_8_bits(np.stack(planes))
+    cb = _divide(_ONE * blue - luma, _CB) + _CENTRE
+    cr = _divide(_ONE * red - luma, _CR) + _CENTRE
+    return _to_8_bits(np.stack((_divide(luma, _ONE), cb, cr)))
 
 
 def to_rgb(planes: np.ndarray) -> np.ndarray:
     """(3, H, W) uint8 planes Y, Cb, Cr -> (H, W, 3) uint8 RGB."""
-    luma, cb, cr = planes.astype(np.float64)
-    red = luma + (2 - 2 * _RED) * (cr - _CENTRE)
-    blue = luma + (2 - 2 * _BLUE) * (cb - _CENTRE)
-    green = (luma - _RED * red - _BLUE * blue) / _GREEN
+    luma, cb, cr = planes.astype(np.int64)
+    from_cb, from_cr = _CB * (cb - _CENTRE), _CR * (cr - _CENTRE)
+    red, blue = luma + _divide(from_cr, _ONE), luma + _divide(from_cb, _ONE)
+    green = luma + _divide(-_RED * from_cr - _BLUE * from_cb, _ONE * _GREEN)
     return _to_8_bits(np.stack((red, green, blue), axis=-1))
 
 
@@ -54,5 +57,10 @@ def self_test() -> None:
 _FAILED = "the conversion between RGB and YCbCr fails its self-test on this machine; nothing was measured"
 
 
+def _divide(number: np.ndarray, by: int) -> np.ndarray:
+    """To the nearest whole number, halves up."""
+    return (2 * number + by) // (2 * by)
+
+
 def _to_8_bits(values: np.ndarray) -> np.ndarray:
-    return np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)
+    return np.clip(values, 0, 255).astype(np.uint8)

@@ -17,6 +17,8 @@ from analysis.codecs.runner import Outcome, measure
 from analysis.errors import AnalysisError
 from analysis.files import write_csv
 
+_GO_ON = "What is measured is kept; the same command goes on from there."
+
 
 @dataclasses.dataclass(frozen=True)
 class AnchorReport:
@@ -39,13 +41,17 @@ def report(
     jobs: int,
     progress: Callable[[str], None],
 ) -> AnchorReport:
-    """AnalysisError if no setting of any codec is complete: then nothing is written."""
+    """AnalysisError if no setting of any codec can be complete: then nothing is written."""
     if out.suffix.lower() != ".csv":
         raise AnalysisError(f"--out {out}: must be the name of a .csv file")
     images, others = find_images(folder)
     dataset = dataset_name(folder, images, dataset)
     outcome = measure(codecs, images, cache, jobs=jobs, progress=progress)
     results = collect(codecs, images, dataset, outcome)
+    if results.rows.empty and outcome.interrupted:
+        printed = f"interrupted before any setting was complete: {out} is not written. " + _GO_ON
+        print(printed)
+        return AnchorReport(results, outcome, False, printed)
     if results.rows.empty:
         why = results.left_out[0] if results.left_out else "there was nothing to do"
         raise AnalysisError(f"no setting is complete, {out} is not written; {why}")
@@ -70,7 +76,7 @@ def report(
         *(text.paragraph("left out", line) for line in results.left_out),
     ]
     if outcome.interrupted:
-        lines.append(text.paragraph("interrupted", "the same command goes on where it was"))
+        lines.append(text.paragraph("interrupted", _GO_ON))
     first = next(codec.name for codec in codecs if results.of(codec.name))
     lines += [
         text.paragraph("use", f"python -m analysis bdrate SOURCE --anchor {out}:{first}"),
