@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
@@ -35,8 +37,12 @@ def atomic(path: Path) -> Iterator[Path]:
 
 def write_csv(frame: pd.DataFrame, path: Path) -> Path:
     """Floats in the shortest form that reads back to the same number."""
+    texts = [frame[name] for name in frame.columns if not pd.api.types.is_numeric_dtype(frame[name])]
+    # Only quotes keep a lone carriage return, which progress bars leave in messages, from ending its row.
+    returns = any("\r" in str(cell) for values in texts for cell in values.unique())
+    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
     with atomic(path) as temporary:
-        frame.to_csv(temporary, index=False)
+        frame.to_csv(temporary, index=False, quoting=quoting)
     return path
 
 

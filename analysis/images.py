@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.public import plain_text
+
 IMAGE_COLUMNS = (
     "spec_id", "image", "width_px", "height_px", "bpp", "psnr_db", "mse", "ms_ssim", "rd_loss",
 )  # fmt: skip
@@ -16,7 +18,8 @@ def image_rows(result: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """One tuple of IMAGE_COLUMNS per image of a trial's result.json; none where it holds none."""
     scores = (result.get("evaluation") or {}).get("per_image") or []
     names = ("name", *IMAGE_COLUMNS[2:])
-    return [(result["spec_id"], *(score.get(name) for name in names)) for score in scores]
+    found = [(result["spec_id"], *(score.get(name) for name in names)) for score in scores]
+    return [(spec_id, plain_text(str(name)), *numbers) for spec_id, name, *numbers in found]
 
 
 def image_frame(rows: Iterable[tuple[Any, ...]] = ()) -> pd.DataFrame:

@@ -27,6 +27,7 @@ from analysis.schema import (
     VERSION_COLUMN,
     Column,
 )
+from analysis.side_tables import beside, typed_side
 from analysis.upgrade import check_version, upgraded_trials
 
 RUNS_FOLDER = Path("runs")
@@ -47,7 +48,8 @@ class Source:
     frame: one row per trial, the columns of analysis.schema. folder: where outputs go by default.
     problems: files that could not be used, one line each. notes: choices made in reading, one line each.
     given: the columns that the source had; the others of the schema are empty.
-    images: per-image scores, the columns of analysis.images; empty where the source holds none (tables).
+    images: per-image scores, the columns of analysis.images; empty where the source holds none (a table that
+        has no images.csv beside it).
     runtimes: every timing of every device, the columns of analysis.runtimes; empty where there is none.
     """
 
@@ -120,8 +122,9 @@ def _last_sweep() -> Path:
 def _read_folder(folder: Path, device: str | None) -> Source:
     if (folder / "trials").is_dir() or (folder / "sweep.json").is_file():
         return _read_sweep(folder, device)
-    if (folder / "trials.csv").is_file():
-        return _read_table(folder / "trials.csv")
+    for table in (folder / "trials.csv", folder / "trials.parquet"):
+        if table.is_file():
+            return _read_table(table)
     inside = sorted(path.parent.name for path in folder.glob("*/sweep.json"))
     hint = f"; it holds the sweeps {', '.join(inside)}: name one" if inside else ""
     raise AnalysisError(f"{folder} is no sweep folder: it has neither trials/ nor trials.csv{hint}")
@@ -257,15 +260,33 @@ def _is_intact(tree: Mapping[str, Any]) -> bool:
 
 
 def _read_table(path: Path) -> Source:
-    raw = _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _read_csv(path)
+    raw = _cells(path)
     if raw.empty:
         raise AnalysisError(f"table {path} has no rows")
     raw = upgraded_trials(raw, f"table {path}")
     raw = raw.drop(columns=[c.name for c in FRONTIER_COLUMNS if c.name in raw])
     parsed = {name: _parse(raw[name], path) for name in raw.columns}
     frame = _fill_identity(typed(pd.DataFrame({**parsed, VERSION_COLUMN: TABLE_VERSION})))
-    folder = Path(f"{path.stem}_analysis")
-    return Source(path.stem, folder, frame, given=tuple(map(str, raw.columns)))
+    return Source(
+        path.stem,
+        Path(f"{path.stem}_analysis"),
+        frame,
+        given=tuple(map(str, raw.columns)),
+        images=_read_beside(path, "images"),
+        runtimes=_read_beside(path, "runtimes"),
+    )
+
+
+def _cells(path: Path) -> pd.DataFrame:
+    return _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _read_csv(path)
+
+
+def _read_beside(path: Path, table: str) -> pd.DataFrame:
+    """The table of `analysis.side_tables` that was exported with this one; no rows if there is none."""
+    found = beside(path, table)
+    if found is None:
+        return image_frame() if table == "images" else runtime_frame()
+    return typed_side(_cells(found), table, f"table {found}")
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

@@ -40,6 +40,13 @@ _ADDRESS = re.compile(r"(?<![\w+.-])(\w[\w+.-]{0,30})://(\*\*\*@)?([\w.-]+|\[[\d
 _HEAD = re.compile(r"(?<![a-z0-9])(address=['\"]?)[\w.-]+(?=:\d)", re.IGNORECASE)
 
 
+def plain_text(text: str) -> str:
+    """The text without bytes that are none, which names of files may hold and which no table takes."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.encode(errors="replace").decode().replace("\0", "?")
+
+
 def redact(text: str) -> str:
     """The text without the credentials that addresses in it, or names such as password=, carry."""
     return _redact_names(_LOGIN_IN_TEXT.sub(rf"\1{HIDDEN}@", text))

@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.anchors import load_anchor
 from analysis.bdrate import OutsideRangeError, rate_saving_pct
 from analysis.errors import AnalysisError
-from analysis.public import public_text
+from analysis.public import plain_text, public_text
 from analysis.schema import (
     COLUMNS,
     RESULT_VERSION,
@@ -49,8 +49,7 @@ def trial_row(result: Mapping[str, Any], timing: Mapping[str, Any] | None = None
         tree = {"result": result, "timing": timing or {}}.get(col.origin)
         row[col.name] = _read(tree, col) if tree is not None else None
     for name in SENTENCES:
-        # Names of files may hold bytes that are no text, and no table takes those.
-        row[name] = public_text(row[name].encode(errors="replace").decode()) if row[name] else row[name]
+        row[name] = public_text(row[name]) if row[name] else row[name]
     row["budget_id"] = budget_id(result)
     row[VERSION_COLUMN] = TABLE_VERSION
     return {**row, **rate_savings(row)}
@@ -149,6 +148,7 @@ def _typed_column(frame: pd.DataFrame, col: Column) -> pd.Series:
 
 def _read(tree: Mapping[str, Any], col: Column) -> Any:
     try:
-        return read_value(tree, col)
+        value = read_value(tree, col)
+        return plain_text(value) if isinstance(value, str) else value
     except (TypeError, ValueError):
         raise AnalysisError(f"{col.path} is {read_path(tree, col.path)!r}, not a number") from None

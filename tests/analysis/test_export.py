@@ -1,6 +1,8 @@
 import importlib.util
 import json
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,7 +41,9 @@ def test_an_exported_curve_reads_back_as_an_anchor(tmp_path: Path) -> None:
     (path,) = export(read(folder), tmp_path / "out")
     anchor = load_anchor(str(path))
     assert anchor.dataset == "kodak"
-    assert anchor.curve.bpp == tuple(sorted(load(folder)["bpp"]))
+    rows = load(folder).sort_values("bpp")
+    assert anchor.curve.bpp == tuple(rows["bpp"])
+    assert anchor.curve.psnr_db == tuple(rows["psnr_db"])
 
 
 def test_nothing_to_export_is_said(tmp_path: Path) -> None:
@@ -58,6 +62,17 @@ def test_compressai_plots_what_we_export(tmp_path: Path) -> None:
         output = tmp_path / f"{metric}.png"
         plot["main"](["-f", *map(str, files), "-m", metric, "-o", str(output)])
         assert output.stat().st_size > 1000
+
+
+@pytest.mark.full
+def test_the_plot_command_of_compressai_reads_what_we_export(tmp_path: Path) -> None:
+    """As a user runs it; loads torch."""
+    pytest.importorskip("compressai")
+    files = export(read(write_sweep(tmp_path / "s", example())), tmp_path / "out")
+    command = [sys.executable, "-m", "compressai.utils.plot", "-f", *map(str, files), "-o", "rd.png"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "rd.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_curves_from_two_origins_are_two_files(tmp_path: Path) -> None:

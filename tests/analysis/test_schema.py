@@ -1,9 +1,13 @@
 import math
+from pathlib import Path
 
 import pytest
 
 from analysis import schema
 from analysis.errors import AnalysisError
+from analysis.runtimes import TABLE_VERSION as RUNTIME_TABLE_VERSION
+from analysis.schema_text import markdown
+from analysis.side_tables import IMAGES, RUNTIMES
 
 
 def test_names_and_metric_keys_are_unique() -> None:
@@ -56,3 +60,24 @@ def test_metrics_hold_finite_numbers_only() -> None:
 def test_an_unknown_column_lists_the_known_ones() -> None:
     with pytest.raises(AnalysisError, match=r"no column 'flops'; columns: spec_id, .*kmac_per_px_dec"):
         schema.column("flops")
+
+
+def test_the_page_of_the_schema_is_what_the_command_prints() -> None:
+    page = Path(__file__).parents[2] / "docs" / "schema.md"
+    assert page.read_text() == markdown(), "python -m analysis schema > docs/schema.md writes it anew"
+
+
+def test_the_page_names_every_column_and_the_current_versions() -> None:
+    text = markdown()
+    for col in (*schema.COLUMNS, *schema.FRONTIER_COLUMNS, *IMAGES, *RUNTIMES):
+        assert f"| `{col.name}` | {col.unit} | {col.kind} |" in text, col.name
+    newest: dict[str, int] = {}
+    for file, version, _ in schema.HISTORY:
+        newest[file] = max(version, newest.get(file, 0))
+    assert newest == {
+        "trials": schema.TABLE_VERSION,
+        "images": schema.IMAGE_TABLE_VERSION,
+        "runtimes": RUNTIME_TABLE_VERSION,
+        "result.json": schema.RESULT_VERSION,
+        "timing JSON": schema.TIMING_VERSION,
+    }

@@ -1,0 +1,129 @@
+"""LaTeX tables: no LaTeX is needed to test them, a strict reader of the little that they use is."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic_results import example, families, result, write_sweep
+
+from analysis.errors import AnalysisError
+from analysis.latex import booktabs, escape, number
+from analysis.latex_export import export
+from analysis.load import read
+
+COMMANDS = {
+    "begin", "end", "centering", "small", "caption", "label", "toprule", "midrule", "bottomrule", "smallskip",
+    "linewidth", "footnotesize", "par", "textbackslash", "textasciitilde", "textasciicircum", "textless",
+    "textgreater", "textbar",
+}  # fmt: skip
+TOKEN = re.compile(r"\\([a-zA-Z]+|.)|([{}&$%#_^~<>|\"])|\n", re.DOTALL)
+
+
+def check(text: str) -> list[list[str]]:
+    """The cells of the tabular; AssertionError for what LaTeX would refuse or print otherwise."""
+    text = "\n".join(line for line in text.split("\n") if not line.startswith("%"))
+    environments: list[str] = []
+    depth, math = 0, False
+    for token in TOKEN.finditer(text):
+        command, sign = token.groups()
+        if command is not None and command.isalpha():
+            assert command in COMMANDS, command
+            name = re.match(r"\{(\w+)\}", text[token.end() :])
+            if command == "begin":
+                assert name
+                environments.append(name[1])
+            if command == "end":
+                assert name
+                assert environments.pop() == name[1]
+        elif command is not None:
+            assert command in "\\&%$#_{}", command
+        elif sign == "{":
+            depth += 1
+        elif sign == "}":
+            depth -= 1
+            assert depth >= 0
+        elif sign == "$":
+            math = not math
+        elif sign is not None:
+            assert sign == "&", sign
+            assert environments[-1] == "tabular"
+        assert not (math and token[0] == "\n"), "mathematics ends on its line"
+    assert (environments, depth, math) == ([], 0, False)
+    found = re.search(r"\\begin\{tabular\}\{(l+r+)\}\n(.*?)\n *\\end\{tabular\}", text, re.DOTALL)
+    assert found
+    lines = [line.strip() for line in found[2].splitlines()]
+    rows = [re.split(r"(?<!\\)&", line.removesuffix(r"\\")) for line in lines if line.endswith(r"\\")]
+    assert {len(row) for row in rows} == {len(found[1])}
+    assert [line for line in lines if not line.endswith(r"\\")] == [r"\toprule", r"\midrule", r"\bottomrule"]
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+@given(cells=st.lists(st.text(max_size=15), min_size=4, max_size=4), caption=st.text(max_size=30))
+def test_any_text_gives_a_table_that_compiles(cells: list[str], caption: str) -> None:
+    heads = [("", cells[0]), (cells[1], "dB")]
+    body = [[cells[2], "+1.50"], [cells[3], "-"]]
+    rows = check(booktabs(heads, body, caption=caption, label="tab:x", notes=[caption]))
+    assert [row[1] for row in rows[-2:]] == ["$+1.50$", "--"]
+
+
+def test_texts_are_escaped() -> None:
+    assert escape("a_b 50 % & #1 {x} $ ~ ^ \\ <") == (
+        r"a\_b 50 \% \& \#1 \{x\} \$ \textasciitilde{} \textasciicircum{} \textbackslash{} \textless{}"
+    )
+    assert escape("a\nb -- c") == "a b -{}- c"
+
+
+@pytest.mark.parametrize(
+    ("cell", "printed"),
+    [
+        ("12.50", "12.50"),
+        ("-0.5", "$-0.5$"),
+        ("+3", "$+3$"),
+        ("-", "--"),
+        ("a_b", r"a\_b"),
+        ("1e-05", "1e-05"),
+    ],
+)
+def test_numbers_get_a_true_minus(cell: str, printed: str) -> None:
+    assert number(cell) == printed
+
+
+def test_the_frontier_as_a_table(tmp_path: Path) -> None:
+    trees = families((32, 64))
+    trees[0]["label"] = "100 % of_conv & #1"
+    source = read(write_sweep(tmp_path / "s", trees))
+    (path,) = export(source, tmp_path / "out")
+    text = path.read_text()
+    rows = check(text)
+    assert [row[0] for row in rows[:2]] == ["", "architecture"]
+    assert rows[2][0] == r"100 \% of\_conv \& \#1"
+    decimals = {len(row[3].partition(".")[2]) for row in rows[2:]}
+    assert decimals == {4}, "numbers of a column have as many decimals, so that flush right aligns them"
+    caption = next(line for line in text.splitlines() if "caption" in line)
+    assert r"Budget quick, 0.025 \% of the study's training steps; evaluated on kodak (24 images)" in caption
+    (every,) = export(source, tmp_path / "all", every=True)
+    all_rows = check(every.read_text())
+    assert len(all_rows) == 2 + 14
+    assert {row[0].removesuffix("*") for row in all_rows if row[0].endswith("*")} == {
+        row[0] for row in rows[2:]
+    }
+
+
+def test_nothing_to_show_is_said(tmp_path: Path) -> None:
+    source = read(write_sweep(tmp_path / "s", [result(status="failed")]))
+    with pytest.raises(AnalysisError, match="no trial of s can be compared"):
+        export(source, tmp_path)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_pdflatex_takes_it(tmp_path: Path) -> None:
+    (path,) = export(read(write_sweep(tmp_path / "s", example())), tmp_path)
+    page = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{NAME}\end{document}"
+    (tmp_path / "page.tex").write_text(page.replace("NAME", path.name))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
