@@ -28,12 +28,12 @@ _STAGES = tuple(
 RUNTIME_COLUMNS = (*_TEXT, *_INT, "kflop_per_px_dec", "params_m", *_STAGES)
 
 # What a runtime table holds besides; docs/runtime.md says what each means.
-_MORE_TEXT = ("model", "started_at", "cpu", "node", "torch", "rdc", "git_revision")
+_MORE_TEXT = ("model", "measured_at", "cpu", "node", "torch", "rdc", "git_revision")
 _MORE_INT = ("table_version", "repeats", "serial_steps_dec", "operators_dec")
 _WORK = (
-    "load_average", "peak_memory_mb", "kflop_per_px_dec_executed", "bytes_per_px_dec",
-    "peak_fp32_gflop_per_s", "peak_bf16_gflop_per_s", "bandwidth_gb_per_s", "launch_us",
-    "compute_ms", "memory_ms", "serial_ms", "roofline_ms",
+    "load_average", "others_cpus", "peak_memory_mb", "kflop_per_px_dec_executed", "bytes_per_px_dec",
+    "peak_fp32_gflop_per_s", "peak_tf32_gflop_per_s", "peak_bf16_gflop_per_s", "bandwidth_gb_per_s",
+    "launch_us", "launch_convolution_us", "compute_ms", "memory_ms", "serial_ms", "roofline_ms",
 )  # fmt: skip
 TABLE_COLUMNS = ("table_version", *RUNTIME_COLUMNS, *_MORE_TEXT, *_MORE_INT[1:], *_WORK)
 # What makes two rows measurements of the same: the younger one counts.

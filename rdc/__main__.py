@@ -1,4 +1,4 @@
-"""python -m rdc: code one image, decode it, or say what an architecture costs."""
+"""python -m rdc: code one image, decode it, say what an architecture costs, or time it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,67 @@ def _parser() -> argparse.ArgumentParser:
     )
     describe.add_argument("--json", action="store_true", help="machine-readable")
     describe.set_defaults(run=_describe)
+    _add_time(commands)
     return parser
+
+
+def _add_time(commands: Any) -> None:
+    timing = commands.add_parser(
+        "time",
+        help="time architectures on this machine",
+        description="Time the networks of architectures and append a row per model, threads, precision and\n"
+        "image size to a table; what the table has already is not measured again.",
+        epilog="examples:\n"
+        "  python -m rdc time --models rdc_a rdc_g 'rdc_b width=0.5' -o runtimes.csv\n"
+        "  python -m rdc time --checkpoints runs/frontier/trials/*/model.safetensors --precision fp32 bf16\n"
+        "  python -m rdc time --models rdc_b --device cuda --images kodak clic photos/ -o runtimes.csv",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    timing.add_argument(
+        "--models",
+        nargs="+",
+        default=[],
+        metavar="MODEL",
+        help="names of conf/model, or quoted configurations such as 'rdc_b width=0.5'; random weights",
+    )
+    timing.add_argument(
+        "--checkpoints",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="trained models; of these entropy coding is timed as well",
+    )
+    timing.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    timing.add_argument(
+        "--threads",
+        nargs="+",
+        type=int,
+        default=[1],
+        metavar="N",
+        help="CPU threads, each number in a process of its own (default: 1)",
+    )
+    timing.add_argument(
+        "--precision", nargs="+", default=["fp32"], metavar="P", help="fp32, bf16: of g_a and g_s"
+    )
+    timing.add_argument(
+        "--images",
+        nargs="+",
+        default=["kodak"],
+        metavar="SIZE",
+        help="kodak (512x768), clic (1365x2048), HEIGHTxWIDTH, image files or folders (default: kodak)",
+    )
+    timing.add_argument(
+        "--repeats",
+        type=int,
+        default=5,
+        metavar="N",
+        help="timed passes, after one that is not (default: %(default)s)",
+    )
+    timing.add_argument("--decode-only", action="store_true", help="leave encoding out")
+    timing.add_argument("--again", action="store_true", help="measure also what the table has already")
+    timing.add_argument("-o", "--output", type=Path, required=True, metavar="TABLE.csv")
+    timing.set_defaults(run=_time)
 
 
 def _compress(arguments: argparse.Namespace) -> None:
@@ -122,6 +182,31 @@ def _describe(arguments: argparse.Namespace) -> None:
     complexity = measure(model, *(arguments.size or (HEIGHT_PX, WIDTH_PX)))
     description = {"family": model.family, "arch_id": _arch_id(model), **extra, **complexity.to_dict()}
     print(json.dumps(description, indent=2) if arguments.json else _as_text(description))
+
+
+def _time(arguments: argparse.Namespace) -> None:
+    if not arguments.models and not arguments.checkpoints:
+        raise UserError("time: name what to time with --models or --checkpoints")
+    from conf import compose
+    from rdc.configured import model_of
+    from rdc.time_models import Settings, TimedModel, from_checkpoint, parse_sizes, time_models
+
+    settings = Settings(
+        device=arguments.device,
+        threads=tuple(arguments.threads),
+        precisions=tuple(arguments.precision),
+        sizes=parse_sizes(arguments.images),
+        repeats=arguments.repeats,
+        decode_only=arguments.decode_only,
+        again=arguments.again,
+    )
+    models = []
+    for text in arguments.models:
+        name, *overrides = text.split()
+        overrides = [name if "=" in name else f"model={name}", *overrides]
+        models.append(TimedModel(text, model_of(compose(overrides))))
+    models += [from_checkpoint(path) for path in arguments.checkpoints]
+    time_models(models, settings, arguments.output)
 
 
 def _spec(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,9 +35,9 @@ from rdc.machine import (
     set_threads,
     synchronize,
 )
-from rdc.models.codec import Codec, build
+from rdc.models.codec import Codec, build, padded_hw
 from rdc.result import architecture_label, set_damaged_aside
-from rdc.spec import arch_id, parse_model
+from rdc.spec import arch_id, component, parse_model
 
 SCHEMA_VERSION = 1
 HEIGHT_PX, WIDTH_PX = 512, 768
@@ -90,7 +90,7 @@ def time_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
     set_threads(threads)
     codec, weights = _codec(payload)
     codec.set_transform_precision(precision)
-    x = _image(payload.get("image"), height_px, width_px).to(device)
+    x = timed_image(payload.get("image"), height_px, width_px).to(device)
     load_before = os.getloadavg()[0]
     started_at = time.time()
     timing = measure(codec.to(device), x, repeats=payload.get("repeats", REPEATS))
@@ -116,6 +116,24 @@ def time_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
     return write_sealed(payload["out"], result)
 
 
+class Latents(NamedTuple):
+    """What a decoder's networks start from."""
+
+    y_hat: Tensor
+    z_hat: Tensor
+
+
+def random_latents(codec: Codec, height_px: int, width_px: int) -> Latents:
+    """Small whole numbers for an image of this size, on the CPU: no encoder has to run to time a decoder."""
+    generator = torch.Generator().manual_seed(0)
+    stride = component("transform", codec.spec.transform.name).STRIDE
+    padded = padded_hw(height_px, width_px, stride=codec.stride)
+    y = torch.randn(1, codec.spec.depth.latent_channels, *(s // stride for s in padded), generator=generator)
+    channels = codec.entropy_model.entropy_bottleneck.channels
+    z = torch.randn(1, channels, *codec.z_hw(height_px, width_px), generator=generator)
+    return Latents((2 * y).round(), (2 * z).round())
+
+
 @torch.no_grad()
 def measure(codec: Codec, x: Tensor, *, repeats: int = REPEATS, budget_s: float = BUDGET_S) -> Timing:
     """Encode and decode x, (1, 3, H, W) in [0, 1], on the codec's device; the first round only warms up."""
@@ -123,19 +141,19 @@ def measure(codec: Codec, x: Tensor, *, repeats: int = REPEATS, budget_s: float 
     own_hash = model_hash(codec)
     rows: dict[str, list[dict[str, float]]] = {"encode": [], "decode": []}
     give_up_at = time.perf_counter() + budget_s
-    with _watched_networks(codec, x.device) as inside_s:
+    with watched_networks(codec, x.device) as inside_s:
         for number in range(repeats + 1):
             if number > MIN_REPEATS and time.perf_counter() > give_up_at:
                 break
-            data, encode_s = _timed(partial(encode_image, codec, x, own_hash), inside_s, x.device)
-            _, decode_s = _timed(partial(decode_image, codec, data, own_hash), inside_s, x.device)
+            data, encode_s = timed(partial(encode_image, codec, x, own_hash), inside_s, x.device)
+            _, decode_s = timed(partial(decode_image, codec, data, own_hash), inside_s, x.device)
             if number:
                 rows["encode"].append(encode_s)
                 rows["decode"].append(decode_s)
     return Timing(_summary(rows["encode"]), _summary(rows["decode"]), repeats=len(rows["encode"]))
 
 
-def _timed(
+def timed(
     work: Callable[[], Any], inside_s: dict[str, float], device: torch.device
 ) -> tuple[Any, dict[str, float]]:
     """(what work returns, {"total": seconds, name of network: seconds inside it})."""
@@ -148,7 +166,7 @@ def _timed(
 
 
 @contextlib.contextmanager
-def _watched_networks(codec: Codec, device: torch.device) -> Iterator[dict[str, float]]:
+def watched_networks(codec: Codec, device: torch.device) -> Iterator[dict[str, float]]:
     """A dictionary that collects the seconds spent inside each network while the block runs."""
     inside_s: dict[str, float] = defaultdict(float)
     networks = {"g_a": codec.g_a, **codec.entropy_model.parts(), "g_s": codec.g_s}
@@ -187,14 +205,15 @@ def _summary(rows: list[dict[str, float]]) -> DirectionTiming:
     entropy = [total - network for total, network in zip(totals, networks, strict=True)]
     names = [name for name in rows[0] if name != "total"]
     return DirectionTiming(
-        network_ms=_spread(networks),
-        entropy_ms=_spread(entropy),
-        total_ms=_spread(totals),
-        parts_ms={name: _spread([row[name] for row in rows]).median for name in names},
+        network_ms=spread(networks),
+        entropy_ms=spread(entropy),
+        total_ms=spread(totals),
+        parts_ms={name: spread([row[name] for row in rows]).median for name in names},
     )
 
 
-def _spread(seconds: list[float]) -> Spread:
+def spread(seconds: list[float]) -> Spread:
+    """Of seconds, in milliseconds."""
     q25, median, q75 = (round(float(value), 4) for value in np.percentile(seconds, (25, 50, 75)) * 1000)
     return Spread(median=median, q25=q25, q75=q75)
 
@@ -229,7 +248,7 @@ def _trained(path: Path) -> tuple[Codec, dict[str, Any]]:
         raise UserError(f"{path.parent}: {cause}; repeat the command to train it again") from error
 
 
-def _image(path: str | None, height_px: int, width_px: int) -> Tensor:
+def timed_image(path: str | None, height_px: int, width_px: int) -> Tensor:
     """(1, 3, height_px, width_px): the middle of a photo, or smooth noise."""
     if path is None:
         generator = torch.Generator().manual_seed(0)
