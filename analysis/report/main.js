@@ -1,0 +1,99 @@
+// What happens when: the start, and every control.
+
+let DataTable = null;
+
+async function loadDataTables() {
+  const bytes = Uint8Array.from(atob(byId("datatables").textContent), (c) => c.charCodeAt(0));
+  const source = URL.createObjectURL(new Blob([bytes], { type: "text/javascript" }));
+  DataTable = (await import(source)).default;
+  URL.revokeObjectURL(source);
+}
+
+function showGroup(at) {
+  state.group = at;
+  state.chosen = null;
+  byId("verdict").replaceChildren(...group().verdict.map((line) => element("p", { textContent: line })));
+  byId("method-list").replaceChildren(...group().method.flatMap(([head, body]) => [element("dt", { textContent: head }), element("dd", { textContent: body })]));
+  fillAxes();
+  if (state.x === null) {
+    byId("plane-title").textContent = "Nothing to show: no trial can be compared";
+    showDetail(null);
+    return;
+  }
+  suggestScales("xy");
+  fillFamilies();
+  drawPlane();
+  showDetail(null);
+}
+
+function fillGroups() {
+  const options = page.groups.map((each, at) => [String(at), each.title]);
+  fillSelect(byId("group"), options, "0");
+  byId("group-label").hidden = options.length < 2;
+  byId("group").addEventListener("change", () => {
+    showGroup(Number(byId("group").value));
+    drawCurves();
+    fillTable();
+  });
+}
+
+function fillFailures() {
+  const place_ = byId("failures-place");
+  const lines = page.asides.map((line) => element("p", { className: "note", textContent: line }));
+  if (page.failures.length === 0) {
+    place_.replaceChildren(element("p", { textContent: "Every trial of this source ended with usable numbers." }), ...lines);
+    return;
+  }
+  const heads = ["architecture", "lmbda", "trial", "status", "reason"];
+  const row = (cells, tag) => element("tr", {}, ...cells.map((text) => element(tag, { textContent: text })));
+  const shown = page.failures.slice(0, 200);
+  const body = shown.map((failed) => row([failed.label, failed.lmbda ?? "–", failed.spec_id, failed.status, failed.reason], "td"));
+  const more = page.failures.length - shown.length;
+  place_.replaceChildren(
+    element("p", { textContent: `${page.failures.length} of ${page.trials} trials gave no usable numbers.` }),
+    element("table", { className: "plain" }, element("thead", {}, row(heads, "th")), element("tbody", {}, ...body)),
+    element("p", { className: "note", textContent: more > 0 ? `and ${more} more: "all trials" in the table, filtered by status` : "" }), ...lines);
+}
+
+function listen() {
+  for (const [id, key] of [["x", "x"], ["y", "y"]]) {
+    byId(id).addEventListener("change", () => {
+      state[key] = byId(id).value;
+      suggestScales(key);
+      drawPlane();
+    });
+  }
+  for (const [id, key] of [["log-x", "logX"], ["log-y", "logY"]]) {
+    byId(id).addEventListener("change", () => {
+      state[key] = byId(id).checked;
+      drawPlane();
+    });
+  }
+  byId("svg").addEventListener("click", () => saveFigure("svg"));
+  byId("png").addEventListener("click", () => saveFigure("png"));
+  byId("csv").addEventListener("click", () => download(`${fileName()}.csv`, "text/csv", csvText()));
+  byId("json").addEventListener("click", () => download(`${fileName()}.json`, "application/json", jsonText()));
+  byId("rows-of").addEventListener("change", () => fillTable());
+  for (const id of ["plane", "curves-figure"]) {
+    byId(id).on?.("plotly_click", (event) => {
+      const row = event.points.map((point) => point.customdata).find((found) => found !== undefined);
+      if (row !== undefined) choose(row, "point");
+    });
+  }
+}
+
+async function start() {
+  fillGroups();
+  showGroup(0);
+  if (state.x === null) Plotly.react("plane", [], LAYOUT, CONFIG);
+  drawCurves();
+  listen();
+  startPictures();
+  fillFailures();
+  byId("notes").textContent = page.notes.join(" · ");
+  await loadDataTables();
+  fillTable();
+  document.body.dataset.ready = "yes";
+}
+
+start();

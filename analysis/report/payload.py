@@ -1,0 +1,261 @@
+"""What the page holds: one table of rows by column, and groups, curves and references that point into it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis import text
+from analysis.anchors import load_anchor, names
+from analysis.comparable import Choice, Selection, average_seeds, comparable, distinct_labels
+from analysis.curves import trial_curves
+from analysis.figures import family_styles
+from analysis.frontier import rank
+from analysis.public import public_text
+from analysis.report import words
+from analysis.rows import SENTENCES
+from analysis.schema import COLUMNS, FRONTIER_COLUMNS, Column, objective_names
+
+# One lmbda, budget and evaluation set each; a sweep of curves has a handful.
+MAX_GROUPS = 12
+# Symbols of plotly for the markers of matplotlib.
+SYMBOLS = {
+    "o": "circle",
+    "s": "square",
+    "^": "triangle-up",
+    "D": "diamond",
+    "v": "triangle-down",
+    "P": "cross",
+    "X": "x",
+}
+_GROUP = ["dataset_hash", "budget_id", "lmbda"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Comparable trials and what `analysis.frontier` makes of them."""
+
+    selection: Selection
+    architectures: pd.DataFrame
+
+
+class Table:
+    """Trials first, then means over seeds; every row once, known by the trials that it stands for."""
+
+    def __init__(self, trials: pd.DataFrame) -> None:
+        self.trials = len(trials)
+        self._parts = [trials]
+        self._place = {spec_id: place for place, spec_id in enumerate(trials["spec_id"])}
+
+    def places(self, rows: pd.DataFrame) -> list[int]:
+        """Where these rows stand; means that are not there yet are added."""
+        new = rows[~rows["spec_id"].isin(self._place.keys())]
+        if len(new):
+            start = len(self._place)
+            self._place |= {spec_id: start + n for n, spec_id in enumerate(new["spec_id"])}
+            self._parts.append(new)
+        return [self._place[spec_id] for spec_id in rows["spec_id"]]
+
+    def columns(self) -> dict[str, Any]:
+        """Column name -> its values, packed; columns without any value are left out."""
+        shared = [c for c in COLUMNS if c.name in self._parts[0]]
+        merged = {
+            c.name: [value for part in self._parts for value in _plain(part[c.name], c)] for c in shared
+        }
+        return {
+            name: _packed(values)
+            for name, values in merged.items()
+            if any(v not in (None, "") for v in values)
+        }
+
+
+def compared(frame: pd.DataFrame, objectives: list[str], choice: Choice | None) -> Group:
+    """As `python -m analysis frontier` compares."""
+    selection = comparable(frame, objectives, choice)
+    averaged = average_seeds(distinct_labels(selection.rows))
+    return Group(selection, rank(averaged, objectives))
+
+
+def groups(frame: pd.DataFrame, objectives: list[str]) -> tuple[list[Group], list[str]]:
+    """(the default first, then the others by size; a line for each that the page leaves out)."""
+    first = compared(frame, objectives, None)
+    if first.architectures.empty:
+        return [first], []
+    taken = tuple(first.architectures[_GROUP].iloc[0])
+    usable = frame[~first.selection.reasons.str.startswith(("status", "no value"))]
+    sizes = usable.groupby(_GROUP, sort=True)["arch_id"].nunique().sort_values(ascending=False, kind="stable")
+    others = [key for key in sizes.index if key != taken]
+    found = [first]
+    for dataset_hash, budget_id, lmbda in others[: MAX_GROUPS - 1]:
+        choice = Choice(lmbda=lmbda, budget=budget_id, evaluation=dataset_hash)
+        found.append(compared(frame, objectives, choice))
+    left_out = others[MAX_GROUPS - 1 :]
+    if not left_out:
+        return found, []
+    return found, [
+        f"{len(left_out)} smaller groups of comparable trials are not on this page; "
+        "python -m analysis frontier --lmbda, --budget and --eval choose them"
+    ]
+
+
+def public_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """The trials without paths and hosts; tables from elsewhere may hold them."""
+    changed = {}
+    for name in SENTENCES:
+        public = {value: public_text(value) for value in frame[name].unique()}
+        changed[name] = frame[name].map(public)
+    return frame.assign(**changed)
+
+
+def group_json(
+    group: Group, table: Table, objectives: Sequence[str], versions: Mapping[str, Any]
+) -> dict[str, Any]:
+    """One group of comparable trials; `rows` are places in the table."""
+    architectures, selection = group.architectures, group.selection
+    known = {c.name: c for c in (*FRONTIER_COLUMNS, *COLUMNS)}
+    extra = [
+        name
+        for name in (*(c.name for c in FRONTIER_COLUMNS), "seeds")
+        if name in architectures and name != "dominated_by"
+    ]
+    labels = dict(zip(architectures["arch_id"], architectures["label"], strict=True))
+    rows = table.places(architectures)
+    return {
+        "title": _title(architectures),
+        "rows": rows,
+        "labels": list(architectures["label"]),
+        "dominated_by": [labels.get(name, "") for name in architectures["dominated_by"]],
+        "extra": {
+            name: _plain(architectures[name], known.get(name, Column(name=name, unit="-", description="")))
+            for name in extra
+        },
+        "reasons": _packed(list(selection.reasons)),
+        "verdict": words.verdict(architectures, objectives),
+        "method": words.method(architectures, selection.rows, objectives, versions),
+        "dataset_hash": "" if architectures.empty else architectures["dataset_hash"].iloc[0],
+    }
+
+
+def _title(architectures: pd.DataFrame) -> str:
+    if architectures.empty:
+        return "nothing to compare"
+    first = architectures.iloc[0]
+    return (
+        f"lmbda {first['lmbda']:g}, budget {first['budget'] or 'unnamed'}, "
+        f"{first['dataset'] or 'unnamed set'}: {len(architectures)} architectures"
+    )
+
+
+def curves_json(frame: pd.DataFrame, table: Table) -> list[dict[str, Any]]:
+    """Rate-distortion curves and single points of all good trials, on whatever images."""
+    return [
+        {
+            "label": curve.label,
+            "family": curve.rows["family"].iloc[0],
+            "budget": curve.rows["budget"].iloc[0],
+            "dataset_hash": curve.rows["dataset_hash"].iloc[0],
+            "rows": table.places(curve.rows),
+        }
+        for curve in trial_curves(frame)
+    ]
+
+
+def references_json(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Published curves, each with the hashes of those evaluation sets that hold its images."""
+    from analysis.rows import dataset_mismatch
+
+    firsts = [
+        {str(key): value for key, value in row.items()}
+        for _, row in frame.drop_duplicates(["dataset_hash", "dataset", "eval_images"]).iterrows()
+    ]
+    found = []
+    for name in names():
+        anchor = load_anchor(name)
+        fitting = sorted({row["dataset_hash"] for row in firsts if not dataset_mismatch(row, anchor.dataset)})
+        if fitting:
+            found.append(
+                {
+                    "name": name,
+                    "title": anchor.title,
+                    "note": f"PSNR: {anchor.psnr_rule}. Averaging: {anchor.averaging}. {anchor.note}",
+                    "bpp": list(anchor.curve.bpp),
+                    "psnr_db": list(anchor.curve.psnr_db),
+                    "dataset_hashes": fitting,
+                }
+            )
+    return found
+
+
+def families_json(frame: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Colour and symbol as in the figures that `python -m analysis frontier` draws."""
+    return {
+        family: {"colour": colour, "symbol": SYMBOLS[marker]}
+        for family, (colour, marker) in family_styles(frame["family"]).items()
+    }
+
+
+def columns_json(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """What the page says of every column that has values."""
+    axes = set(objective_names())
+    return [
+        {
+            "name": c.name,
+            "words": words.NAMES.get(c.name, c.name),
+            "unit": "" if c.unit in ("-", "1") else c.unit,
+            "better": c.better,
+            "kind": c.kind,
+            "description": c.description,
+            "is_axis": c.name in axes,
+        }
+        for c in (*COLUMNS, *FRONTIER_COLUMNS)
+        if c.name not in frame or _has_values(frame[c.name])
+    ]
+
+
+def failures_json(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Trials without usable numbers, and why."""
+    bad = frame[frame["status"] != "ok"]
+    return [
+        {
+            "label": row["label"],
+            "spec_id": row["spec_id"],
+            "lmbda": None if pd.isna(row["lmbda"]) else row["lmbda"],
+            "status": row["status"],
+            "reason": ": ".join(filter(None, [row["error_class"], row["error_message"]]))
+            or "no cause recorded",
+        }
+        for _, row in bad.iterrows()
+    ]
+
+
+def asides(group: Group, frame: pd.DataFrame) -> list[str]:
+    """Why trials took no part in the default comparison, one line per reason."""
+    return text.left_aside(frame.assign(off_frontier_reason=group.selection.reasons))
+
+
+def _has_values(values: pd.Series) -> bool:
+    return bool((values.notna() & (values != "")).fillna(False).any())
+
+
+def _plain(values: pd.Series, col: Column) -> list[Any]:
+    """As JSON takes it: None where there is no value, also for what is not finite."""
+    if col.kind == "float":
+        return [float(v) if not pd.isna(v) and math.isfinite(v) else None for v in values]
+    if col.kind == "text":
+        return [str(v) for v in values]
+    return [None if pd.isna(v) else v.item() if hasattr(v, "item") else v for v in values]
+
+
+def _packed(values: list[Any]) -> dict[str, Any]:
+    """{"same"}: one value for all rows. {"of", "at"}: the different ones, and which each row has. {"all"}."""
+    different = list(dict.fromkeys(values))
+    if len(different) == 1:
+        return {"same": different[0], "n": len(values)}
+    if 2 * len(different) > len(values):
+        return {"all": values}
+    place = {value: index for index, value in enumerate(different)}
+    return {"of": different, "at": [place[value] for value in values]}

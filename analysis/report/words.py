@@ -1,0 +1,189 @@
+"""The sentences of the page: its verdict, what the numbers rest on, and names for people."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis import text
+from analysis.public import public_text
+from analysis.schema import column
+
+# Every column that can be an axis, in words; the unit stands in analysis.schema.
+NAMES = {
+    "bpp": "Rate of the coded file",
+    "bpp_payload": "Rate without the file's header",
+    "bpp_estimated": "Estimated rate",
+    "psnr_db": "PSNR",
+    "psnr_of_mean_mse_db": "PSNR of the mean error",
+    "mse": "Mean squared error",
+    "ms_ssim": "MS-SSIM",
+    "ms_ssim_db": "MS-SSIM in decibels",
+    "rd_loss": "Rate-distortion loss",
+    "rate_saving_vs_bpg_pct": "Rate saving against BPG",
+    "rate_saving_vs_vtm_pct": "Rate saving against VTM",
+    "kmac_per_px_dec": "Decode work, multiply-accumulates",
+    "kflop_per_px_dec": "Decode work",
+    "kmac_per_px_dec_executed": "Executed decode work, multiply-accumulates",
+    "kflop_per_px_dec_executed": "Executed decode work",
+    "kmac_per_px_enc": "Encode work, multiply-accumulates",
+    "kflop_per_px_enc": "Encode work",
+    "params_m": "Parameters",
+    "params_dec_m": "Parameters without analysis transform",
+    "time_dec_net_ms": "Decode time of the networks",
+    "time_dec_entropy_ms": "Entropy decoding time",
+    "time_dec_total_ms": "Decode time",
+    "time_dec_total_q25_ms": "Decode time, lower quartile",
+    "time_dec_total_q75_ms": "Decode time, upper quartile",
+    "time_enc_net_ms": "Encode time of the networks",
+    "time_enc_entropy_ms": "Entropy encoding time",
+    "time_enc_total_ms": "Encode time",
+    "train_wall_s": "Training time",
+    "val_rd_loss": "Validation loss, estimated rate",
+    "peak_memory_mb": "Peak memory of training",
+}
+RULES = (
+    "Rates are bits of the whole coded file, header included, over source pixels; PSNR, MS-SSIM and rd_loss "
+    "are computed per image on pixels clipped and rounded to 8 bits, then averaged over the images.",
+    "rd_loss is bpp + lmbda 255² MSE, the quantity a codec is trained for; MSE on the scale [0, 1].",
+    "Work is counted on the model that was built, per source pixel; one multiply-accumulate (MAC) is two "
+    "FLOPs. Times are medians.",
+    "Rate savings compare with a published curve at the same mean PSNR and are never extrapolated.",
+)
+
+
+def verdict(architectures: pd.DataFrame, objectives: Sequence[str]) -> list[str]:
+    """What came out, for a reader who knows nothing of it: the count, the best, and how far it was trained.
+
+    architectures: as of `analysis.frontier`, with on_frontier.
+    """
+    if architectures.empty:
+        return ["No trial can be compared; the reasons stand below."]
+    return [*_count(architectures, objectives), _best(architectures), how_far(architectures)]
+
+
+def _count(architectures: pd.DataFrame, objectives: Sequence[str]) -> list[str]:
+    count, best = len(architectures), int(architectures["on_frontier"].sum())
+    if count == 1:
+        return ["One architecture was measured: there is nothing to compare it with."]
+    goals = [_WITH_MEANING.get(name) or plain(name) for name in objectives]
+    both = "both " if len(goals) == 2 else ""
+    verb = "are" if best > 1 else "is"
+    return [
+        f"{best} of {count} codec architectures {verb} on the frontier: no other is at least as good in "
+        f"{both}{', '.join(goals[:-1])} and {goals[-1]}."
+    ]
+
+
+_WITH_MEANING = {
+    "rd_loss": "rate-distortion loss (bits per pixel plus weighted error)",
+    "kmac_per_px_dec": "work to decode",
+    "kflop_per_px_dec": "work to decode",
+}
+
+
+def plain(name: str) -> str:
+    """The column's name in the middle of a sentence."""
+    known = NAMES[name]
+    return known if known[:2].isupper() else known[0].lower() + known[1:]
+
+
+def _best(architectures: pd.DataFrame) -> str:
+    first = architectures.sort_values("rd_loss", kind="stable").iloc[0]
+    facts = [
+        f"{text.cell(first[name], form)} {unit}"
+        for name, form, unit in (
+            ("bpp", ".3f", "bit/px"),
+            ("psnr_db", ".2f", "dB"),
+            ("kflop_per_px_dec", ".1f", "kFLOP/px to decode"),
+        )
+        if not pd.isna(first[name])
+    ]
+    where = f" ({', '.join(facts)})" if facts else ""
+    return f"Lowest rate-distortion loss: {first['rd_loss']:.4g} by {first['label']}{where}."
+
+
+def how_far(rows: pd.DataFrame) -> str:
+    """Whether these are results of finished training; never silent about it."""
+    share = rows["percent_of_paper_steps"].max()
+    if pd.isna(share):
+        return "How far these models were trained is not recorded."
+    if share >= 100:
+        return f"Trained for {share:.3g} % of the study's 2,000,000 steps."
+    return (
+        f"Undertrained: {share:.3g} % of the study's 2,000,000 steps. Longer training changes the values "
+        "and perhaps the order."
+    )
+
+
+def method(
+    architectures: pd.DataFrame, trials: pd.DataFrame, objectives: Sequence[str], versions: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    """(heading, text) of what the numbers rest on."""
+    if architectures.empty:
+        return [("frontier", "No trial can be compared.")]
+    told = [_unwrapped(paragraph) for paragraph in text.basis(architectures)]
+    seeds = int(architectures["seeds"].max())
+    lines = [
+        ("frontier", _meaning(architectures, objectives)),
+        *told,
+        ("images' identity", _hashes(architectures.iloc[0])),
+        ("seeds", "One seed each." if seeds == 1 else f"Up to {seeds} seeds per architecture, averaged."),
+        *(("counting", rule) for rule in RULES),
+        ("coded and estimated", _gap(architectures)),
+        ("trained on devices", _listed(trials["train_device"])),
+        ("code", _code(trials, versions)),
+    ]
+    return [(head, public_text(body)) for head, body in lines if body]
+
+
+def _meaning(rows: pd.DataFrame, objectives: Sequence[str]) -> str:
+    better = {"low": "lower", "high": "higher"}
+    goals = ", ".join(f"{name} ({better[column(name).better]} is better)" for name in objectives)
+    return (
+        f"The {len(rows)} architectures share one evaluation set, one training budget and lmbda "
+        f"{rows['lmbda'].iloc[0]:g}. On the frontier are those that no other beats: none is at least as good "
+        f"in {goals} and better in one of them. Figures compute it anew for the axes and families shown."
+    )
+
+
+def _unwrapped(paragraph: str) -> tuple[str, str]:
+    """A paragraph of analysis.text as (head, body) in one line each."""
+    lines = paragraph.splitlines()
+    head = lines[0].split("  ")[0] if "  " in lines[0] else lines[0].split(" ")[0]
+    known = next((name for name in _HEADS if lines[0].startswith(name)), head)
+    body = textwrap.dedent("\n".join([lines[0][len(known) :], *lines[1:]]))
+    return known, " ".join(body.split())
+
+
+_HEADS = ("trained on", "undertrained", "training", "evaluated on", "rate saving", "timed on")
+
+
+def _hashes(row: pd.Series) -> str:
+    known = [
+        f"{what} {row[name]}"
+        for what, name in (("training", "train_data_hash"), ("evaluation", "dataset_hash"))
+        if row[name]
+    ]
+    return f"Hashes of the decoded pixels: {', '.join(known)}." if known else ""
+
+
+def _gap(rows: pd.DataFrame) -> str:
+    gaps = rows["rate_gap_pct"].dropna()
+    said = "bpp is that of coded files; bpp_estimated, from likelihoods, is a column of its own."
+    if gaps.empty:
+        return said
+    return f"{said} Entropy-coded bytes over the estimate: {gaps.min():+.2f} to {gaps.max():+.2f} %."
+
+
+def _code(trials: pd.DataFrame, versions: Mapping[str, Any]) -> str:
+    known = ", ".join(f"{name} {value}" for name, value in versions.items())
+    revisions = _listed(trials["git_revision"].str[:12])
+    return "; ".join(filter(None, [known, f"git revision {revisions}" if revisions else ""]))
+
+
+def _listed(values: pd.Series) -> str:
+    return text.some([str(value) for value in values.unique() if value], 6)
