@@ -12,26 +12,29 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.basis import SAVING_LINE, basis, timing_line
+from analysis.figures.basis import SAVING_LINE, basis, plural, timing_line
 from analysis.figures.sheet import Drawn, frame, list_beside, new_figure, remove, save
 from analysis.figures.style import (
     FAMILY_TITLE,
-    Style,
+    Styles,
     axis_text,
     family_handles,
     family_styles,
     hollow,
+    marker_scale,
     set_scale,
     wrap_label,
 )
 from analysis.labels import place_labels
 from analysis.pareto import frontier_mask
 from analysis.schema import column
+from analysis.text import LABEL_WIDTH, shorten
 
 # Up to so many points every one is named; beyond it, those on the frontier.
 MAX_ALL_NAMED = 8
 # More names than this do not fit beside the axes.
 MAX_NAMED = 36
+SAMPLE_NAMED = 20
 # Tukey's fence for far outliers.
 FAR_IQRS = 3.0
 
@@ -53,6 +56,7 @@ def draw_frontier(architectures: pd.DataFrame, objectives: Sequence[str], folder
     files: list[Path] = []
     left_out: list[str] = []
     wanted = list(_DEFAULT_FIGURES)
+    by_family = family_styles(architectures["family"])
     if len(objectives) == 2 and not {"kmac_per_px_dec", "kflop_per_px_dec"} & set(objectives):
         first, second = objectives
         if (second, first) not in {(x, y) for _, x, y in wanted}:
@@ -63,7 +67,7 @@ def draw_frontier(architectures: pd.DataFrame, objectives: Sequence[str], folder
             left_out.append(f"{name}.png: {why_not}")
             remove(folder, name)
         else:
-            files += save(plane(architectures, x, y), folder, name)
+            files += save(plane(architectures, x, y, by_family), folder, name)
     return Drawn(tuple(files), tuple(left_out))
 
 
@@ -82,33 +86,52 @@ def why_no_plane(architectures: pd.DataFrame, x: str, y: str) -> str:
     return f"no architecture has {name}"
 
 
-def plane(architectures: pd.DataFrame, x: str, y: str) -> Figure:
+def plane(architectures: pd.DataFrame, x: str, y: str, by_family: Styles) -> Figure:
     """Architectures with both values; at least one must have them."""
     points = architectures[_has_both(architectures, x, y)]
     inside = points[~_far_off(points, x, y)]
-    styles = family_styles(architectures["family"])
     figure, (axes,) = new_figure()
     on_frontier = plane_frontier(inside, x, y)
-    draw_points(axes, inside, x, y, styles, on_frontier)
+    draw_points(axes, inside, x, y, by_family, on_frontier)
     best = inside[on_frontier].sort_values(x)
     line = _draw_steps(axes, best, x, y)
     axes.set_xlabel(axis_text(x))
     axes.set_ylabel(wrap_label(axis_text(y)))
     set_scale(axes, "x", inside[x], force_log=x.startswith("k"))
     set_scale(axes, "y", inside[y])
-    seen = {family: style for family, style in styles.items() if (inside["family"] == family).any()}
-    handles = [*family_handles(seen), line, hollow("hollow: off the frontier, another is better")]
+    handles = family_handles(by_family, inside["family"])
+    handles += [line] if len(best) > 1 else []
+    handles += [hollow("hollow: off the frontier, another is better")] if len(best) < len(inside) else []
     frame(
         figure,
         _title(x, y, len(best), len(inside)),
-        basis(points, *_extra_basis(points, x, y), _unseen(architectures, points, inside, best)),
+        basis(
+            points, *_extra_basis(points, x, y), _unseen(architectures, points, inside), unnamed_line(best)
+        ),
         handles,
         legend_title=FAMILY_TITLE,
     )
-    named = inside if len(inside) <= MAX_ALL_NAMED else best
-    if len(named) <= MAX_NAMED:
-        name_points(figure, axes, named[[x, y, "label"]], inside[[x, y]].to_numpy(dtype=np.float64), line)
+    named = to_name(inside, best)[[x, y, "label"]]
+    name_points(figure, axes, named, inside[[x, y]].to_numpy(dtype=np.float64), line)
     return figure
+
+
+def to_name(points: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
+    """All points if they are few, else those on the frontier, or, of many, some from end to end."""
+    if len(points) <= MAX_ALL_NAMED:
+        return points
+    if len(best) <= MAX_NAMED:
+        return best
+    return best.iloc[np.linspace(0, len(best) - 1, SAMPLE_NAMED).round().astype(int)]
+
+
+def unnamed_line(best: pd.DataFrame) -> str:
+    """Small print about the names that are missing; '' if none is."""
+    if len(best) <= MAX_NAMED:
+        return ""
+    return (
+        f"Named: {SAMPLE_NAMED} of the {len(best)} on the frontier; `python -m analysis frontier` lists all."
+    )
 
 
 def plane_frontier(points: pd.DataFrame, x: str, y: str) -> pd.Series:
@@ -118,10 +141,11 @@ def plane_frontier(points: pd.DataFrame, x: str, y: str) -> pd.Series:
 
 
 def draw_points(
-    axes: Axes, points: pd.DataFrame, x: str, y: str, styles: dict[str, Style], filled: pd.Series
+    axes: Axes, points: pd.DataFrame, x: str, y: str, by_family: Styles, filled: pd.Series
 ) -> None:
     """Families by colour and marker; filled ones are large with a black edge, the others hollow."""
-    for family, (colour, marker) in styles.items():
+    scale = marker_scale(len(points))
+    for family, (colour, marker) in by_family.items():
         for full in (False, True):
             group = points[(points["family"] == family) & (filled == full)]
             if group.empty:
@@ -129,11 +153,11 @@ def draw_points(
             axes.scatter(
                 group[x],
                 group[y],
-                s=58 if full else 40,
+                s=(58 if full else 40) * scale**2,
                 marker=marker,
                 facecolors=colour if full else "white",
                 edgecolors="black" if full else colour,
-                linewidths=1.0 if full else 1.3,
+                linewidths=(1.0 if full else 1.3) * scale,
                 zorder=4 if full else 3,
                 gid=f"{'filled' if full else 'hollow'} {family}",
             )
@@ -150,7 +174,10 @@ def name_points(
 
     named: columns x, y and label. points: (n, 2), all that a label must not cover.
     """
-    labels = [(float(x), float(y), str(label)) for x, y, label in named.itertuples(index=False)]
+    labels = [
+        (float(x), float(y), shorten(str(label), LABEL_WIDTH))
+        for x, y, label in named.itertuples(index=False)
+    ]
     if not place_labels(axes, labels, points, line):
         return
     for text in list(axes.texts):
@@ -184,7 +211,8 @@ def _draw_steps(axes: Axes, best: pd.DataFrame, x: str, y: str) -> Line2D:
 
 def _title(x: str, y: str, best: int, points: int) -> str:
     words = [_WORDS.get(name, name) for name in (y, x)]
-    return f"{words[0][0].upper()}{words[0][1:]} over {words[1]}: {best} of {points} are on the frontier"
+    share = f"{best} of {plural(points, 'architecture')} on the frontier"
+    return f"{words[0][0].upper()}{words[0][1:]} over {words[1]}: {share}"
 
 
 def _extra_basis(points: pd.DataFrame, x: str, y: str) -> list[str]:
@@ -192,15 +220,11 @@ def _extra_basis(points: pd.DataFrame, x: str, y: str) -> list[str]:
     return [*lines, timing_line(points)] if any(name.startswith("time_") for name in (x, y)) else lines
 
 
-def _unseen(every: pd.DataFrame, points: pd.DataFrame, inside: pd.DataFrame, best: pd.DataFrame) -> str:
-    """Who is not to be seen, or not named."""
+def _unseen(every: pd.DataFrame, points: pd.DataFrame, inside: pd.DataFrame) -> str:
+    """Who is not to be seen."""
     parts = []
     if len(points) < len(every):
         parts.append(f"{len(every) - len(points)} of {len(every)} architectures lack a value")
     if len(inside) < len(points):
         parts.append(f"{len(points) - len(inside)} far worse, out of view")
-    if len(best) > MAX_NAMED:
-        parts.append(
-            f"{len(best)} on the frontier are too many to name: python -m analysis frontier lists them"
-        )
     return f"Not shown: {'; '.join(parts)}." if parts else ""

@@ -12,9 +12,10 @@ from analysis.figures.basis import SAVING_LINE, basis
 from analysis.figures.sheet import frame, new_figure
 from analysis.figures.style import (
     FAMILY_TITLE,
+    Styles,
     axis_text,
     family_handles,
-    family_styles,
+    marker_scale,
     set_scale,
     wrap_label,
 )
@@ -27,7 +28,7 @@ _DEVICE_MARKERS = {"V100": "s", "A100": "o"}
 _IMAGE_DASHES = {"Kodak": ":", "CLIC": "-"}
 
 
-def published_figure(architectures: pd.DataFrame) -> Figure:
+def published_figure(architectures: pd.DataFrame, by_family: Styles) -> Figure:
     """Rate saving and decode speed over FLOPs: models A to G as published, with our savings where they exist.
 
     architectures: one row each; may be empty.
@@ -35,8 +36,7 @@ def published_figure(architectures: pd.DataFrame) -> Figure:
     table = table1()
     ours = architectures[architectures[SAVING].notna() & architectures["kflop_per_px_dec"].notna()]
     figure, (saving, speed) = new_figure(2, size_in=(12.0, 4.8))
-    by_family = family_styles(ours["family"])
-    zero = _draw_savings(saving, table, ours)
+    _draw_savings(saving, table, ours, by_family)
     _draw_speeds(speed, table)
     theirs = Line2D(
         [],
@@ -45,35 +45,28 @@ def published_figure(architectures: pd.DataFrame) -> Figure:
         marker="o",
         color=_GREY,
         markerfacecolor="white",
-        label="A to G, right also lines: published, 2,000,000 steps",
+        label="circled letter: published, 2,000,000 steps",
     )
     frame(
         figure,
         f"The study's models A to G as published{', and ours' if len(ours) else ''}",
         [*_their_basis(table), *_our_basis(ours)],
-        [*family_handles(by_family), theirs, *_speed_handles()],
-        legend_title=FAMILY_TITLE if by_family else None,
+        [*family_handles(by_family, ours["family"]), theirs, *_speed_handles()],
+        legend_title=FAMILY_TITLE if len(ours) else None,
     )
-    _name(saving, table, table[SAVING], ours, zero)
     fastest = table[list(SPEEDS)].max(axis=1)
-    _name(speed, table, fastest, ours.iloc[:0], None)
+    names = list(zip(table["kflops_per_px_decode"], fastest, table["model"], strict=True))
+    place_labels(speed, names, np.array([name[:2] for name in names], dtype=np.float64), None)
     return figure
 
 
-def _draw_savings(axes: Axes, table: pd.DataFrame, ours: pd.DataFrame) -> Line2D:
-    """Returns the line of BPG."""
+def _draw_savings(axes: Axes, table: pd.DataFrame, ours: pd.DataFrame, by_family: Styles) -> None:
     work = table["kflops_per_px_decode"]
-    axes.plot(
-        work,
-        table[SAVING],
-        linestyle="none",
-        marker="o",
-        color=_GREY,
-        markerfacecolor="white",
-        markersize=7,
-        gid="published",
-    )
-    for family, (colour, marker) in family_styles(ours["family"]).items():
+    (circles,) = axes.plot(work, table[SAVING], linestyle="none", marker="o", markersize=11, zorder=4)
+    circles.set(color=_GREY, markerfacecolor="white", gid="published")
+    for x, y, letter in zip(work, table[SAVING], table["model"], strict=True):
+        axes.text(x, y, letter, ha="center", va="center_baseline", fontsize=7, color="0.2", zorder=5)
+    for family, (colour, marker) in by_family.items():
         group = ours[ours["family"] == family]
         axes.plot(
             group["kflop_per_px_dec"],
@@ -81,15 +74,13 @@ def _draw_savings(axes: Axes, table: pd.DataFrame, ours: pd.DataFrame) -> Line2D
             linestyle="none",
             marker=marker,
             color=colour,
-            markersize=6,
+            markersize=6 * marker_scale(len(ours)),
         )
     axes.set_xlabel(axis_text("kflop_per_px_dec"))
     axes.set_ylabel(wrap_label(axis_text(SAVING)))
     set_scale(axes, "x", pd.concat([work, ours["kflop_per_px_dec"]]), force_log=True)
     axes.set_title("Rate saving against BPG (0: as many bits as BPG)", fontsize=9.5, loc="left", color="0.25")
-    axes.set_xlim(axes.get_xlim())
-    (zero,) = axes.plot(axes.get_xlim(), [0.0, 0.0], color="0.25", linewidth=1.2, zorder=1)
-    return zero
+    axes.axhline(0.0, color="0.25", linewidth=1.2, zorder=1)
 
 
 def _draw_speeds(axes: Axes, table: pd.DataFrame) -> None:
@@ -140,13 +131,3 @@ def _our_basis(ours: pd.DataFrame) -> list[str]:
     if ours.empty:
         return ["Ours: no architecture has a rate saving against BPG and FLOPs."]
     return [*(f"Ours, in colour: {line[0].lower()}{line[1:]}" for line in basis(ours)), SAVING_LINE]
-
-
-def _name(
-    axes: Axes, table: pd.DataFrame, heights: pd.Series, ours: pd.DataFrame, line: Line2D | None
-) -> None:
-    work = table["kflops_per_px_decode"]
-    points = np.column_stack([work, heights]).astype(np.float64)
-    others = ours[["kflop_per_px_dec", SAVING]].to_numpy(dtype=np.float64)
-    names = list(zip(work, heights, table["model"], strict=True))
-    place_labels(axes, names, np.vstack([points, others]), line)

@@ -14,11 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.basis import plural
 from analysis.figures.sheet import frame, new_figure
-from analysis.figures.style import FAMILY_TITLE, family_handles, family_styles
+from analysis.figures.style import FAMILY_TITLE, Styles, family_handles, marker_scale
 from analysis.figures.times import Setting, size_name
 from analysis.labels import place_labels
+from analysis.text import LABEL_WIDTH, shorten
 
 # Beyond so many models names at both sides become too small: then a plane of ranks.
 MAX_SLOPES = 30
@@ -149,9 +149,9 @@ def pair(x: Order, y: Order) -> Pair:
     return Pair(x, y, rows, inverted, _are_clear(rows, inverted), tau)
 
 
-def draw_ranks(drawn: Pair) -> Figure:
+def draw_ranks(drawn: Pair, by_family: Styles) -> Figure:
     """Lines between two columns of ranks, or points in a plane of ranks where there are many models."""
-    return _slopes(drawn) if len(drawn.rows) <= MAX_SLOPES else _plane(drawn)
+    return (_slopes if len(drawn.rows) <= MAX_SLOPES else _plane)(drawn, by_family)
 
 
 def _inversions(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -170,10 +170,9 @@ def _are_clear(rows: pd.DataFrame, inverted: npt.NDArray[np.int64]) -> npt.NDArr
     )
 
 
-def _slopes(drawn: Pair) -> Figure:
+def _slopes(drawn: Pair, by_family: Styles) -> Figure:
     """Every crossing of two lines is an inversion, for equal values keep the order of the other column."""
     rows, count = drawn.rows, len(drawn.rows)
-    by_family = family_styles(rows["family"])
     figure, (axes,) = new_figure(size_in=(11.5, 1.0 + _ROW_IN * count))
     left = np.arange(1.0, count + 1)
     right = np.empty(count)
@@ -182,6 +181,7 @@ def _slopes(drawn: Pair) -> Figure:
     for index, (label, family, x, y) in enumerate(
         rows[["label", "family", "x", "y"]].itertuples(index=False, name=None)
     ):
+        name = shorten(label, LABEL_WIDTH)
         colour, marker = by_family[family]
         axes.plot(
             [0, 1],
@@ -193,8 +193,8 @@ def _slopes(drawn: Pair) -> Figure:
         axes.plot(
             [0, 1], [left[index], right[index]], linestyle="none", marker=marker, color=colour, zorder=3
         )
-        axes.text(-0.03, left[index], f"{label}   {_value(x)}", ha="right", va="center", fontsize=8)
-        axes.text(1.03, right[index], f"{_value(y)}   {label}", ha="left", va="center", fontsize=8)
+        axes.text(-0.03, left[index], f"{name}   {_value(x)}", ha="right", va="center", fontsize=8)
+        axes.text(1.03, right[index], f"{_value(y)}   {name}", ha="left", va="center", fontsize=8)
     _mark_crossings(axes, drawn, left, right)
     axes.set_ylim(count + 0.6, 0.4)
     axes.set_xlim(-0.02, 1.02)
@@ -208,7 +208,7 @@ def _slopes(drawn: Pair) -> Figure:
         figure,
         _title(drawn),
         ["The least is at the top.", *_basis(drawn)],
-        [*family_handles(by_family), *_crossing_handles()],
+        [*family_handles(by_family, rows["family"]), *_crossing_handles()],
         legend_title=FAMILY_TITLE,
     )
     return figure
@@ -253,9 +253,8 @@ def _crossing_handles() -> list[Line2D]:
     ]
 
 
-def _plane(drawn: Pair) -> Figure:
+def _plane(drawn: Pair, by_family: Styles) -> Figure:
     rows, count = drawn.rows, len(drawn.rows)
-    by_family = family_styles(rows["family"])
     figure, (axes,) = new_figure(size_in=(8.4, 6.4))
     axes.plot([1, count], [1, count], color="0.3", linewidth=1.2, zorder=1)
     for family, (colour, marker) in by_family.items():
@@ -266,22 +265,25 @@ def _plane(drawn: Pair) -> Figure:
             linestyle="none",
             marker=marker,
             color=colour,
-            markersize=4.5,
+            markersize=5 * marker_scale(count),
             zorder=3,
         )
-    axes.set_xlabel(textwrap.fill(f"rank by {drawn.x.text} (1: least)", 70))
-    axes.set_ylabel(textwrap.fill(f"rank by {drawn.y.text} (1: least)", 70))
+    axes.set_xlabel(textwrap.fill(f"rank by {drawn.x.text} ", 80))
+    axes.set_ylabel(textwrap.fill(f"rank by {drawn.y.text} ", 80))
     equal = Line2D([], [], color="0.3", linewidth=1.2, label="same rank in both orders")
     frame(
         figure,
         _title(drawn),
-        [*_basis(drawn), f"Named: the {_NAMED_MOVES} models whose ranks differ most."],
-        [*family_handles(by_family), equal],
+        [*_basis(drawn), f"Rank 1: the least. Named: up to {_NAMED_MOVES} models whose ranks differ most."],
+        [*family_handles(by_family, rows["family"]), equal],
         legend_title=FAMILY_TITLE,
     )
     distance = (rows["rank_x"] - rows["rank_y"]).abs()
     moved = rows.loc[distance[distance > 0].sort_values(ascending=False, kind="stable").index[:_NAMED_MOVES]]
-    names = list(moved[["rank_x", "rank_y", "label"]].itertuples(index=False, name=None))
+    names = [
+        (float(x), float(y), shorten(label, LABEL_WIDTH))
+        for x, y, label in moved[["rank_x", "rank_y", "label"]].itertuples(index=False, name=None)
+    ]
     place_labels(axes, names, rows[["rank_x", "rank_y"]].to_numpy(dtype=np.float64), None)
     return figure
 
@@ -289,7 +291,7 @@ def _plane(drawn: Pair) -> Figure:
 def _title(drawn: Pair) -> str:
     count, total = len(drawn.inversions), len(drawn.rows) * (len(drawn.rows) - 1) // 2
     return (
-        f"{plural(count, 'inversion')}: of {total} pairs of models so many change their order "
+        f"{count:,} {'inversion' if count == 1 else 'inversions'} in {total:,} pairs of models "
         f"(Kendall tau {drawn.kendall_tau:.2f})"
     )
 

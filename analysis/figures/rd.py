@@ -14,15 +14,15 @@ from matplotlib.figure import Figure
 from analysis.anchors import Anchor
 from analysis.curves import TrialCurve
 from analysis.figures.basis import basis
-from analysis.figures.plane import MAX_ALL_NAMED, MAX_NAMED, draw_points, name_points
+from analysis.figures.plane import draw_points, name_points, to_name, unnamed_line
 from analysis.figures.sheet import frame, new_figure, save
 from analysis.figures.style import (
     FAMILY_TITLE,
     REFERENCE_COLOUR,
     REFERENCE_DASHES,
+    Styles,
     axis_text,
     family_handles,
-    family_styles,
     hollow,
     set_scale,
     styles,
@@ -74,12 +74,11 @@ def draw_rd(curves: Sequence[TrialCurve], anchors: Sequence[Anchor], path: Path)
     return written
 
 
-def rate_psnr(architectures: pd.DataFrame) -> Figure:
+def rate_psnr(architectures: pd.DataFrame, by_family: Styles) -> Figure:
     """Final rate and PSNR of every architecture at one lmbda; those on the frontier are filled and named.
 
     architectures: as of `analysis.frontier`, with on_frontier.
     """
-    by_family = family_styles(architectures["family"])
     figure, (axes,) = new_figure()
     best = architectures[architectures["on_frontier"]].sort_values("bpp")
     draw_points(axes, architectures, "bpp", "psnr_db", by_family, architectures["on_frontier"])
@@ -88,19 +87,16 @@ def rate_psnr(architectures: pd.DataFrame) -> Figure:
     set_scale(axes, "x", architectures["bpp"])
     filled = hollow("filled: on the frontier of rd_loss over FLOPs")
     filled.set(markerfacecolor="0.5", markeredgecolor="black")
-    unnamed = len(best) > MAX_NAMED
     frame(
         figure,
         f"Where training at one trade-off ended: rate and PSNR of {len(architectures)} architectures",
-        basis(architectures, f"{len(best)} on the frontier are too many to name." if unnamed else ""),
-        [*family_handles(by_family), filled, hollow("hollow: off that frontier")],
+        basis(architectures, unnamed_line(best)),
+        [*family_handles(by_family, architectures["family"]), filled, hollow("hollow: off that frontier")],
         legend_title=FAMILY_TITLE,
     )
-    named = architectures if len(architectures) <= MAX_ALL_NAMED else best
-    if not unnamed:
-        columns = ["bpp", "psnr_db"]
-        points = architectures[columns].to_numpy(dtype=np.float64)
-        name_points(figure, axes, named[[*columns, "label"]], points, None)
+    columns = ["bpp", "psnr_db"]
+    named = to_name(architectures, best)[[*columns, "label"]]
+    name_points(figure, axes, named, architectures[columns].to_numpy(dtype=np.float64), None)
     return figure
 
 

@@ -20,14 +20,16 @@ from analysis.figures.sheet import frame, new_figure
 from analysis.figures.style import (
     REFERENCE_COLOUR,
     REFERENCE_DASHES,
+    Styles,
     axis_text,
-    family_styles,
+    marker_scale,
     set_scale,
     styles,
     wrap_label,
 )
 from analysis.labels import label_line_ends
 from analysis.rows import dataset_mismatch
+from analysis.text import LABEL_WIDTH, shorten
 
 ZERO = "bpg"
 # One line per codec that readers ask for; --anchor takes others.
@@ -92,7 +94,7 @@ def why_no_savings(curves: Sequence[TrialCurve]) -> str:
     )
 
 
-def saving_over_rate(curves: Sequence[TrialCurve], references: Sequence[Anchor]) -> Figure:
+def saving_over_rate(curves: Sequence[TrialCurve], references: Sequence[Anchor], by_family: Styles) -> Figure:
     """Lines for architectures with several points, markers for single ones, grey lines for what is published.
 
     curves: at least one must have a point that BPG reaches. Lines join measured points.
@@ -103,7 +105,7 @@ def saving_over_rate(curves: Sequence[TrialCurve], references: Sequence[Anchor])
     rates_bpp = _rates_in_view(ours)
     published = [line for line in published if line.bpp and line.bpp[0] < rates_bpp[1]]
     figure, (axes,) = new_figure(size_in=(9.6, 5.0))
-    handles = _draw_ours(axes, ours)
+    handles = _draw_ours(axes, ours, by_family)
     axes.axhline(0.0, color="0.25", linewidth=1.4, zorder=1)
     ends = [*_draw_published(axes, published, rates_bpp[1]), (rates_bpp[1], 0.0, f"{zero.title} = 0")]
     _set_view(axes, [*ours, *published], rates_bpp)
@@ -131,16 +133,15 @@ def _saving_line(label: str, family: str, bpp: pd.Series, psnr_db: pd.Series, ze
     return SavingLine(label, family, rates, savings, len(bpp) - len(points))
 
 
-def _draw_ours(axes: Axes, ours: Sequence[SavingLine]) -> list[Line2D]:
+def _draw_ours(axes: Axes, ours: Sequence[SavingLine], by_family: Styles) -> list[Line2D]:
     """Returns the legend's entries."""
-    lines = [line for line in ours if len(line.bpp) > 1]
+    lines = sorted((line for line in ours if len(line.bpp) > 1), key=lambda line: -np.mean(line.saving_pct))
     singles = [line for line in ours if len(line.bpp) == 1]
     named = len(lines) <= MAX_NAMED_CURVES
-    by_family = family_styles(line.family for line in ours)
     pairs = styles(range(len(lines))) if named else [by_family[line.family] for line in lines]
     handles = {}
     for (colour, marker), line in zip(pairs, lines, strict=True):
-        label = line.label if named else f"{line.family}: one line per architecture"
+        label = shorten(line.label, LABEL_WIDTH) if named else f"{line.family}: one line per architecture"
         (drawn,) = axes.plot(
             line.bpp,
             line.saving_pct,
@@ -153,8 +154,9 @@ def _draw_ours(axes: Axes, ours: Sequence[SavingLine]) -> list[Line2D]:
         )
         handles[label] = drawn
     families = sorted({line.family for line in singles})
-    start = len(lines) if named else 0
-    single_styles = styles(range(start, start + len(families))) if named else [by_family[f] for f in families]
+    # Beside curves with colours of their own, single points take the next ones.
+    apart = styles(range(len(lines), len(lines) + len(families)))
+    single_styles = apart if lines and named else [by_family[family] for family in families]
     for (colour, marker), family in zip(single_styles, families, strict=True):
         group = [line for line in singles if line.family == family]
         label = f"{family}: single points"
@@ -163,15 +165,15 @@ def _draw_ours(axes: Axes, ours: Sequence[SavingLine]) -> list[Line2D]:
             [line.saving_pct[0] for line in group],
             linestyle="none",
             marker=marker,
-            markersize=6.5,
+            markersize=6.5 * marker_scale(len(singles)),
             color=colour,
             markerfacecolor="white",
-            markeredgewidth=1.4,
+            markeredgewidth=1.4 * marker_scale(len(singles)),
             zorder=3,
             label=label,
         )
         handles[label] = drawn
-    return list(handles.values())
+    return list(handles.values()) if named else [handles[label] for label in sorted(handles)]
 
 
 def _draw_published(

@@ -20,6 +20,7 @@ from analysis.figures.ranks import draw_ranks, orders, pairs
 from analysis.figures.rd import rate_psnr
 from analysis.figures.savings import saving_over_rate, why_no_savings
 from analysis.figures.sheet import FORMATS, Drawn, remove, save
+from analysis.figures.style import Styles, family_styles
 from analysis.figures.times import time_over_flops, timed
 from analysis.frontier import DEFAULT_OBJECTIVES, rank
 from analysis.load import Source
@@ -27,7 +28,7 @@ from analysis.runtimes import RUNTIME_COLUMNS, runtime_frame
 
 # More settings or pairs than this are listed, not drawn.
 MAX_SETTINGS = 8
-MAX_PAIRS = 6
+MAX_PAIRS = 8
 TIME, RANKS = "fig4_time_over_flops", "fig4_ranks"
 _UNTIMED = "nothing was timed; `python -m rdc time` measures, --runtimes TABLE.csv takes its table"
 
@@ -76,23 +77,35 @@ def draw_study(
             files.extend(save(make(), folder, name, formats))
 
     curves = trial_curves(given.trials)
+    by_family = family_styles([*given.trials["family"], *given.timed["family"]])
     best = given.architectures
     x, y = "kflop_per_px_dec", "rd_loss"
-    draw("fig1_rate_saving_over_rate", why_no_savings(curves), lambda: saving_over_rate(curves, references))
-    draw("fig2_rd_loss_over_flops", _why_none(given) or why_no_plane(best, x, y), lambda: plane(best, x, y))
+    draw(
+        "fig1_rate_saving_over_rate",
+        why_no_savings(curves),
+        lambda: saving_over_rate(curves, references, by_family),
+    )
+    draw(
+        "fig2_rd_loss_over_flops",
+        _why_none(given) or why_no_plane(best, x, y),
+        lambda: plane(best, x, y, by_family),
+    )
     draw(
         "fig2_rate_psnr",
         _why_none(given) or why_no_plane(best, "bpp", "psnr_db"),
-        lambda: rate_psnr(best),
+        lambda: rate_psnr(best, by_family),
     )
-    for drawn in (_draw_times(given, folder, formats), _draw_ranks(given, folder, formats)):
+    for drawn in (
+        _draw_times(given, by_family, folder, formats),
+        _draw_ranks(given, by_family, folder, formats),
+    ):
         files += drawn.files
         left_out += drawn.left_out
-    draw("fig_published", "", lambda: published_figure(best))
+    draw("fig_published", "", lambda: published_figure(best, by_family))
     return Drawn(tuple(files), tuple(left_out))
 
 
-def _draw_times(given: Material, folder: Path, formats: Sequence[str]) -> Drawn:
+def _draw_times(given: Material, styles: Styles, folder: Path, formats: Sequence[str]) -> Drawn:
     """One figure per device, threads and precision."""
     if given.timed.empty:
         remove(folder, f"{TIME}__*")
@@ -100,19 +113,20 @@ def _draw_times(given: Material, folder: Path, formats: Sequence[str]) -> Drawn:
     groups = [(group["setting"].iloc[0], group) for _, group in given.timed.groupby("setting")]
     groups.sort(key=lambda entry: (-entry[1]["arch_id"].nunique(), entry[0]))
     figures = [
-        (f"{TIME}__{setting.slug}", lambda group=group: time_over_flops(group)) for setting, group in groups
+        (f"{TIME}__{setting.slug}", lambda group=group: time_over_flops(group, styles))
+        for setting, group in groups
     ]
     return _draw_first(TIME, figures, MAX_SETTINGS, folder, formats)
 
 
-def _draw_ranks(given: Material, folder: Path, formats: Sequence[str]) -> Drawn:
+def _draw_ranks(given: Material, styles: Styles, folder: Path, formats: Sequence[str]) -> Drawn:
     """One figure per pair of settings."""
     every = pairs(orders(given.timed))
     if not every:
         remove(folder, f"{RANKS}__*")
         few = "fewer than three models were timed in common" if len(given.timed) else _UNTIMED
         return Drawn((), (f"{RANKS}: {few}",))
-    figures = [(f"{RANKS}__{pair.slug}", lambda pair=pair: draw_ranks(pair)) for pair in every]
+    figures = [(f"{RANKS}__{pair.slug}", lambda pair=pair: draw_ranks(pair, styles)) for pair in every]
     return _draw_first(RANKS, figures, MAX_PAIRS, folder, formats)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -20,8 +20,11 @@ REFERENCE_DASHES = ("--", ":", "-.", (0, (6, 1.5)), (0, (1, 2.5)), (0, (8, 2, 1,
 FAMILY_TITLE = "family: transform / entropy model / hyper-transform"
 # From this ratio on a linear axis would press most points into a corner.
 LOG_RATIO = 4.0
+# Up to so many points markers have their full size.
+_CROWD = 80
 
 Style = tuple[str, str]
+Styles = Mapping[str, Style]
 
 _AXIS_TEXT = {
     "rd_loss": "rd_loss = bpp + lmbda 255² MSE  [bit/px]",
@@ -62,18 +65,27 @@ def set_scale(axes: Axes, which: str, values: pd.Series, *, force_log: bool = Fa
     if not positive or not (force_log or values.max() / values.min() > LOG_RATIO):
         return
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    if values.min() == values.max():  # one point would lie at the edge
+        (axes.set_xlim if which == "x" else axes.set_ylim)(values.min() / LOG_RATIO, values.max() * LOG_RATIO)
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
     axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def family_handles(family_style: dict[str, Style]) -> list[Line2D]:
-    """One legend entry per family."""
+def family_handles(by_family: Styles, families: Iterable[str]) -> list[Line2D]:
+    """One legend entry per family that the figure shows."""
+    shown = set(families)
     return [
         Line2D([], [], linestyle="none", marker=marker, color=colour, markersize=7, label=family)
-        for family, (colour, marker) in family_style.items()
+        for family, (colour, marker) in by_family.items()
+        if family in shown
     ]
+
+
+def marker_scale(count: int) -> float:
+    """Factor of a marker's width: many points are drawn smaller, so that they can still be told apart."""
+    return max(0.4, min(1.0, (_CROWD / max(count, 1)) ** 0.5))
 
 
 def hollow(label: str, marker: str = "o", colour: str = "0.4") -> Line2D:

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 
 from analysis.figures.basis import plural
 from analysis.figures.sheet import frame, new_figure
-from analysis.figures.style import Style, axis_text, family_styles, set_scale
+from analysis.figures.style import Styles, axis_text, marker_scale, set_scale
 
 # Fewer models than this make no line: two always lie on one.
 MIN_FIT = 3
@@ -89,12 +89,11 @@ def timed(runtimes: pd.DataFrame) -> pd.DataFrame:
     return merged.sort_values(["setting", "size", "kflop_per_px_dec", "arch_id"], ignore_index=True)
 
 
-def time_over_flops(rows: pd.DataFrame) -> Figure:
+def time_over_flops(rows: pd.DataFrame, by_family: Styles) -> Figure:
     """rows: of `timed`, one setting."""
     sizes = sorted(rows["size"].unique(), key=lambda size: (size[0] * size[1], size))
     shown = sizes[:MAX_PANELS]
-    by_family = family_styles(rows["family"])
-    height_in = 4.4 + _LINE_IN * (len(by_family) + 3)
+    height_in = 4.4 + _LINE_IN * (rows["family"].nunique() + 3)
     figure, panels = new_figure(len(shown), size_in=(max(8.4, 5.4 * len(shown)), height_in))
     for axes, size in zip(panels, shown, strict=True):
         axes.set_title(size_name(size), fontsize=9.5, loc="left", color="0.25")
@@ -114,9 +113,10 @@ def time_over_flops(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, by_family: dict[str, Style]) -> None:
+def _panel(axes: Axes, rows: pd.DataFrame, by_family: Styles) -> None:
     """Points and fits, and below them a legend that is also the table of the fits."""
-    width = max(len("all models"), *map(len, by_family))
+    width = max(len("all models"), *map(len, rows["family"].unique()))
+    size = 6.5 * marker_scale(len(rows))
     header = f"{'family':{width}}{'n':>5}{'b':>7}{'r':>7}{'tau':>7}"
     handles = [Line2D([], [], linestyle="none", label=header)]
     for family, (colour, marker) in by_family.items():
@@ -124,7 +124,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, by_family: dict[str, Style]) -> None:
         if group.empty:
             continue
         work, time_ms = _numbers(group)
-        axes.plot(work, time_ms, linestyle="none", marker=marker, color=colour, markersize=6.5, zorder=3)
+        axes.plot(work, time_ms, linestyle="none", marker=marker, color=colour, markersize=size, zorder=3)
         found = fit(work, time_ms)
         _draw_fit(axes, work, found, colour, "-")
         label = f"{family:{width}}{_fit_text(found)}"
