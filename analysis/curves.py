@@ -17,6 +17,8 @@ from analysis.settings import MIN_POINTS, Settings
 
 # What a table needs so that its rows can be told apart and compared with anchors.
 CURVE_COLUMNS = ("label", "lmbda", "bpp", "psnr_db", "dataset")
+# What the points of one curve share.
+CURVE_KEY = ["arch_id", "curve_id", "budget_id", "dataset_hash"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,15 +44,17 @@ class TrialCurve:
         return Curve(self.label, tuple(self.rows["bpp"]), tuple(self.rows["psnr_db"]))
 
 
-def trial_curves(frame: pd.DataFrame) -> list[TrialCurve]:
-    """All good trials with lmbda, rate and PSNR, grouped by curve_id, budget and evaluation set."""
+def curve_points(frame: pd.DataFrame) -> pd.DataFrame:
+    """All good trials with lmbda, rate and PSNR, seeds averaged; those alike in CURVE_KEY are one curve."""
     frame = distinct_labels(frame)
     finite = np.isfinite(frame[["lmbda", "bpp", "psnr_db"]].astype("float64")).all(axis=1)
-    usable = frame[(frame["status"] == "ok") & finite]
-    key = ["arch_id", "curve_id", "budget_id", "dataset_hash"]
+    return average_seeds(frame[(frame["status"] == "ok") & finite], [*CURVE_KEY, "lmbda"])
+
+
+def trial_curves(frame: pd.DataFrame) -> list[TrialCurve]:
+    """All good trials with lmbda, rate and PSNR, grouped by curve_id, budget and evaluation set."""
     curves = []
-    averaged = average_seeds(usable, [*key, "lmbda"])
-    for (arch_id, curve_id, budget_id, _), group in averaged.groupby(key, sort=False):
+    for (arch_id, curve_id, budget_id, _), group in curve_points(frame).groupby(CURVE_KEY, sort=False):
         rows = group.sort_values("bpp", kind="stable", ignore_index=True)
         first = rows.iloc[0]
         ids = {"arch_id": str(arch_id), "curve_id": str(curve_id), "budget_id": str(budget_id)}

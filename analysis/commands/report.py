@@ -40,8 +40,8 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from analysis.frontier import DEFAULT_OBJECTIVES
     from analysis.load import read
+    from analysis.objectives import DEFAULT_OBJECTIVES
     from analysis.report import REPORT_FILE, write_page
 
     if options.out is not None and options.out.suffix.lower() not in (".html", ".htm"):

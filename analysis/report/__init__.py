@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.files import atomic
-from analysis.frontier import DEFAULT_OBJECTIVES, check_objectives
 from analysis.load import Source
+from analysis.objectives import DEFAULT_OBJECTIVES, check_objectives
 from analysis.public import public_text
 from analysis.report import folder, payload, words
 
@@ -57,7 +57,7 @@ def contents(source: Source, objectives: list[str]) -> dict[str, Any]:
     """Everything that the page shows, as JSON."""
     frame = payload.public_frame(source.frame)
     table = payload.Table(frame)
-    groups, left_out = payload.groups(frame, objectives)
+    groups, left_out = payload.groups(frame, source.images, objectives)
     versions = folder.versions(source.folder)
     shown = folder.pictures(source.folder, _to_look_at(frame, groups[0].architectures))
     # These fill the table with means over seeds; its columns come last.

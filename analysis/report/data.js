@@ -57,13 +57,15 @@ function trialsOf(row) {
 
 const isNumber = (v) => typeof v === "number" && Number.isFinite(v);
 
+const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+
 function format(v) {
   if (v === null || v === undefined || v === "") return "–";
   if (typeof v === "boolean") return v ? "yes" : "no";
   if (typeof v !== "number") return String(v);
-  if (Number.isInteger(v)) return v.toLocaleString("en-US");
   const size = Math.abs(v);
-  if (size >= 1000) return v.toLocaleString("en-US", { maximumFractionDigits: 0 });
+  if (size >= 1000) return whole.format(v);
+  if (Number.isInteger(v)) return String(v);
   if (size > 0 && size < 0.0001) return v.toExponential(2);
   return v.toFixed(size >= 100 ? 1 : size >= 10 ? 2 : size >= 1 ? 3 : 4);
 }

@@ -159,7 +159,8 @@ function drawPlane() {
   const line = { type: "scatter", mode: "lines", x: lineX, y: lineY, hoverinfo: "skip", line: { color: "#4d4d4d", width: 1.6 } };
   const layout = { ...LAYOUT };
   const views = rows.length ? [viewRange(rows, best, state.x), viewRange(rows, best, state.y)] : null;
-  const inside = views ? views[0].inside.filter((row) => new Set(views[1].inside).has(row)) : [];
+  const insideY = new Set(views ? views[1].inside : []);
+  const inside = views ? views[0].inside.filter((row) => insideY.has(row)) : [];
   for (const [key, name, isLog] of [["xaxis", state.x, state.logX], ["yaxis", state.y, state.logY]]) {
     const values = inside.map((row) => value(row, name));
     layout[key] = axis(name, isLog, values.length ? padded(values, isLog) : [0, 1], axisTitle(name));

@@ -74,26 +74,31 @@ function listen() {
   byId("csv").addEventListener("click", () => download(`${fileName()}.csv`, "text/csv", csvText()));
   byId("json").addEventListener("click", () => download(`${fileName()}.json`, "application/json", jsonText()));
   byId("rows-of").addEventListener("change", () => fillTable());
-  for (const id of ["plane", "curves-figure"]) {
-    byId(id).on?.("plotly_click", (event) => {
-      const row = event.points.map((point) => point.customdata).find((found) => found !== undefined);
-      if (row !== undefined) choose(row, "point");
-    });
-  }
+  listenToPoints("plane");
+}
+
+function listenToPoints(id) {
+  byId(id).on("plotly_click", (event) => {
+    const row = event.points.map((point) => point.customdata).find((found) => found !== undefined);
+    if (row !== undefined) choose(row, "point");
+  });
 }
 
 async function start() {
   fillGroups();
   showGroup(0);
   if (state.x === null) Plotly.react("plane", [], LAYOUT, CONFIG);
-  drawCurves();
   listen();
+  await loadDataTables();
+  fillTable();
   startPictures();
   fillFailures();
   byId("notes").textContent = page.notes.join(" · ");
-  await loadDataTables();
-  fillTable();
   document.body.dataset.ready = "yes";
+  await new Promise((done) => setTimeout(done)); // what is at the top can be used before what is below is drawn
+  await drawCurves();
+  listenToPoints("curves-figure");
+  document.body.dataset.drawn = "yes";
 }
 
 start();

@@ -12,9 +12,10 @@ import pandas as pd
 from analysis import text
 from analysis.anchors import load_anchor, names
 from analysis.comparable import Choice, Selection, average_seeds, comparable, distinct_labels
-from analysis.curves import trial_curves
+from analysis.curves import CURVE_KEY, curve_points
 from analysis.figures import family_styles
 from analysis.frontier import rank
+from analysis.judgement import judge
 from analysis.public import public_text
 from analysis.report import words
 from analysis.rows import SENTENCES
@@ -41,6 +42,7 @@ class Group:
 
     selection: Selection
     architectures: pd.DataFrame
+    findings: tuple[tuple[str, str], ...]
 
 
 class Table:
@@ -53,11 +55,10 @@ class Table:
 
     def places(self, rows: pd.DataFrame) -> list[int]:
         """Where these rows stand; means that are not there yet are added."""
-        new = rows[~rows["spec_id"].isin(self._place.keys())]
-        if len(new):
-            start = len(self._place)
-            self._place |= {spec_id: start + n for n, spec_id in enumerate(new["spec_id"])}
-            self._parts.append(new)
+        new = [at for at, spec_id in enumerate(rows["spec_id"]) if spec_id not in self._place]
+        if new:
+            self._place |= {rows["spec_id"].iloc[at]: len(self._place) + n for n, at in enumerate(new)}
+            self._parts.append(rows.iloc[new])
         return [self._place[spec_id] for spec_id in rows["spec_id"]]
 
     def columns(self) -> dict[str, Any]:
@@ -73,16 +74,19 @@ class Table:
         }
 
 
-def compared(frame: pd.DataFrame, objectives: list[str], choice: Choice | None) -> Group:
-    """As `python -m analysis frontier` compares."""
+def compared(
+    frame: pd.DataFrame, images: pd.DataFrame, objectives: list[str], choice: Choice | None
+) -> Group:
+    """As `python -m analysis frontier` compares. images: per-image scores, of which P(frontier) is made."""
     selection = comparable(frame, objectives, choice)
     averaged = average_seeds(distinct_labels(selection.rows))
-    return Group(selection, rank(averaged, objectives))
+    judgement = judge(rank(averaged, objectives), selection.rows, images, objectives)
+    return Group(selection, judgement.architectures, judgement.findings)
 
 
-def groups(frame: pd.DataFrame, objectives: list[str]) -> tuple[list[Group], list[str]]:
+def groups(frame: pd.DataFrame, images: pd.DataFrame, objectives: list[str]) -> tuple[list[Group], list[str]]:
     """(the default first, then the others by size; a line for each that the page leaves out)."""
-    first = compared(frame, objectives, None)
+    first = compared(frame, images, objectives, None)
     if first.architectures.empty:
         return [first], []
     taken = tuple(first.architectures[_GROUP].iloc[0])
@@ -92,7 +96,7 @@ def groups(frame: pd.DataFrame, objectives: list[str]) -> tuple[list[Group], lis
     found = [first]
     for dataset_hash, budget_id, lmbda in others[: MAX_GROUPS - 1]:
         choice = Choice(lmbda=lmbda, budget=budget_id, evaluation=dataset_hash)
-        found.append(compared(frame, objectives, choice))
+        found.append(compared(frame, images, objectives, choice))
     left_out = others[MAX_GROUPS - 1 :]
     if not left_out:
         return found, []
@@ -135,7 +139,7 @@ def group_json(
         },
         "reasons": _packed(list(selection.reasons)),
         "verdict": words.verdict(architectures, objectives),
-        "method": words.method(architectures, selection.rows, objectives, versions),
+        "method": words.method(architectures, selection.rows, objectives, versions, group.findings),
         "dataset_hash": "" if architectures.empty else architectures["dataset_hash"].iloc[0],
     }
 
@@ -151,16 +155,17 @@ def _title(architectures: pd.DataFrame) -> str:
 
 
 def curves_json(frame: pd.DataFrame, table: Table) -> list[dict[str, Any]]:
-    """Rate-distortion curves and single points of all good trials, on whatever images."""
+    """Rate-distortion curves and single points of all good trials, on whatever images, by rising rate."""
+    points = curve_points(frame)
+    by_curve: dict[tuple[Any, ...], list[int]] = {}
+    for at, key in enumerate(points[CURVE_KEY].itertuples(index=False, name=None)):
+        by_curve.setdefault(key, []).append(at)
+    bpp, places = list(points["bpp"]), table.places(points)
+    names = ["label", "family", "budget", "dataset_hash"]
+    told = [dict(zip(names, row, strict=True)) for row in points[names].itertuples(index=False, name=None)]
     return [
-        {
-            "label": curve.label,
-            "family": curve.rows["family"].iloc[0],
-            "budget": curve.rows["budget"].iloc[0],
-            "dataset_hash": curve.rows["dataset_hash"].iloc[0],
-            "rows": table.places(curve.rows),
-        }
-        for curve in trial_curves(frame)
+        {**told[ats[0]], "rows": [places[at] for at in sorted(ats, key=lambda at: bpp[at])]}
+        for ats in by_curve.values()
     ]
 
 

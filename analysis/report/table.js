@@ -1,9 +1,9 @@
 // The table: DataTables sorts, filters and pages; every cell is escaped here.
 
 const SHOWN = ["label", "family", "on_frontier", "rd_loss", "bpp", "psnr_db", "ms_ssim_db", "rate_saving_vs_bpg_pct",
-  "kflop_per_px_dec", "params_m", "time_dec_total_ms"];
+  "kflop_per_px_dec", "params_m", "time_dec_total_ms", "frontier_probability"];
 const TRIAL_SHOWN = ["label", "family", "status", "lmbda", "seed", "rd_loss", "bpp", "psnr_db", "kflop_per_px_dec", "params_m", "time_dec_total_ms", "off_frontier_reason"];
-const SHORT = { label: "architecture", on_frontier: "on frontier", kflop_per_px_dec: "decode kFLOP/px", params_m: "params, million", time_dec_total_ms: "decode ms",
+const SHORT = { frontier_probability: "P(frontier)", label: "architecture", on_frontier: "on frontier", kflop_per_px_dec: "decode kFLOP/px", params_m: "params, million", time_dec_total_ms: "decode ms",
   rate_saving_vs_bpg_pct: "saves vs BPG, %", rate_saving_vs_vtm_pct: "saves vs VTM, %", psnr_db: "PSNR dB", ms_ssim_db: "MS-SSIM dB", off_frontier_reason: "not compared because" };
 const TEXT_IDS = new Set(["spec_id", "curve_id", "arch_id", "budget_id"]);
 
@@ -46,13 +46,13 @@ function rowsOfTable() {
 function fillTable() {
   const isGroup = byId("rows-of").value === "group";
   const shown = isGroup ? SHOWN : TRIAL_SHOWN;
-  const extras = isGroup ? Object.keys(group().extra).filter((name) => name !== "on_frontier" && name !== "off_frontier_reason") : [];
+  const extras = isGroup ? Object.keys(group().extra).filter((name) => name !== "on_frontier") : [];
   const wanted = [...SHOWN, ...extras, "dominated_by", "status", "lmbda", "seed", ...page.columns.map((c) => c.name), ...(isGroup ? [] : ["off_frontier_reason"])];
   const rows = rowsOfTable();
   reasonOf = unpack(group().reasons);
   const first = [...new Set([...shown, ...wanted])];
   tableNames = first.filter((name) => rows.some((row) => ![null, undefined, ""].includes(cellValue(row, name))));
-  const isVisible = (name) => shown.includes(name) || (extras.includes(name) && (name !== "seeds" || rows.some((row) => extra(row, "seeds") > 1)));
+  const isVisible = (name) => shown.includes(name) || (name === "seeds" && isGroup && rows.some((row) => extra(row, "seeds") > 1));
   const data = rows.map((row) => [row, ...tableNames.map((name) => cellValue(row, name))]);
   if (table !== null) table.destroy();
   byId("table-place").replaceChildren(element("table", { id: "trials", className: "display compact", width: "100%" }));

@@ -12,7 +12,7 @@ from analysis import text
 from analysis.public import public_text
 from analysis.schema import column
 
-# Every column that can be an axis, in words; the unit stands in analysis.schema.
+# Every column that can be an axis, and what is told of a frontier, in words; units are in analysis.schema.
 NAMES = {
     "bpp": "Rate of the coded file",
     "bpp_payload": "Rate without the file's header",
@@ -44,6 +44,10 @@ NAMES = {
     "train_wall_s": "Training time",
     "val_rd_loss": "Validation loss, estimated rate",
     "peak_memory_mb": "Peak memory of training",
+    "frontier_probability": "P(on the frontier)",
+    "rd_loss_low": "Rate-distortion loss, 2.5 % point",
+    "rd_loss_high": "Rate-distortion loss, 97.5 % point",
+    "frontier_rank": "Frontier's rank",
 }
 RULES = (
     "Rates are bits of the whole coded file, header included, over source pixels; PSNR, MS-SSIM and rd_loss "
@@ -73,7 +77,7 @@ def _count(architectures: pd.DataFrame, objectives: Sequence[str]) -> list[str]:
     both = "both " if len(goals) == 2 else ""
     verb = "are" if best > 1 else "is"
     return [
-        f"{best} of {count} codec architectures {verb} on the frontier: no other is at least as good in "
+        f"{best:,} of {count:,} codec architectures {verb} on the frontier: no other is at least as good in "
         f"{both}{', '.join(goals[:-1])} and {goals[-1]}."
     ]
 
@@ -94,11 +98,11 @@ def plain(name: str) -> str:
 def _best(architectures: pd.DataFrame) -> str:
     first = architectures.sort_values("rd_loss", kind="stable").iloc[0]
     facts = [
-        f"{text.cell(first[name], form)} {unit}"
+        f"{first[name]:{form}} {unit}"
         for name, form, unit in (
             ("bpp", ".3f", "bit/px"),
             ("psnr_db", ".2f", "dB"),
-            ("kflop_per_px_dec", ".1f", "kFLOP/px to decode"),
+            ("kflop_per_px_dec", ",.1f", "kFLOP/px to decode"),
         )
         if not pd.isna(first[name])
     ]
@@ -120,15 +124,20 @@ def how_far(rows: pd.DataFrame) -> str:
 
 
 def method(
-    architectures: pd.DataFrame, trials: pd.DataFrame, objectives: Sequence[str], versions: Mapping[str, Any]
+    architectures: pd.DataFrame,
+    trials: pd.DataFrame,
+    objectives: Sequence[str],
+    versions: Mapping[str, Any],
+    findings: Sequence[tuple[str, str]],
 ) -> list[tuple[str, str]]:
-    """(heading, text) of what the numbers rest on."""
+    """(heading, text) of what the numbers rest on. findings: of analysis.judgement."""
     if architectures.empty:
         return [("frontier", "No trial can be compared.")]
     told = [_unwrapped(paragraph) for paragraph in text.basis(architectures)]
     seeds = int(architectures["seeds"].max())
     lines = [
         ("frontier", _meaning(architectures, objectives)),
+        *findings,
         *told,
         ("images' identity", _hashes(architectures.iloc[0])),
         ("seeds", "One seed each." if seeds == 1 else f"Up to {seeds} seeds per architecture, averaged."),
