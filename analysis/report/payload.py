@@ -12,7 +12,7 @@ import pandas as pd
 from analysis import text
 from analysis.anchors import load_anchor, names
 from analysis.comparable import Choice, Selection, average_seeds, comparable, distinct_labels
-from analysis.curves import CURVE_KEY, curve_points
+from analysis.curves import trial_curves
 from analysis.figures import family_styles
 from analysis.frontier import rank
 from analysis.judgement import judge
@@ -52,6 +52,9 @@ class Table:
         self.trials = len(trials)
         self._parts = [trials]
         self._place = {spec_id: place for place, spec_id in enumerate(trials["spec_id"])}
+
+    def has(self, rows: pd.DataFrame) -> bool:
+        return all(spec_id in self._place for spec_id in rows["spec_id"])
 
     def places(self, rows: pd.DataFrame) -> list[int]:
         """Where these rows stand; means that are not there yet are added."""
@@ -156,16 +159,18 @@ def _title(architectures: pd.DataFrame) -> str:
 
 def curves_json(frame: pd.DataFrame, table: Table) -> list[dict[str, Any]]:
     """Rate-distortion curves and single points of all good trials, on whatever images, by rising rate."""
-    points = curve_points(frame)
-    by_curve: dict[tuple[Any, ...], list[int]] = {}
-    for at, key in enumerate(points[CURVE_KEY].itertuples(index=False, name=None)):
-        by_curve.setdefault(key, []).append(at)
-    bpp, places = list(points["bpp"]), table.places(points)
-    names = ["label", "family", "budget", "dataset_hash"]
-    told = [dict(zip(names, row, strict=True)) for row in points[names].itertuples(index=False, name=None)]
+    curves = trial_curves(frame)
+    new = [curve.rows for curve in curves if not table.has(curve.rows)]
+    if new:
+        table.places(pd.concat(new))
     return [
-        {**told[ats[0]], "rows": [places[at] for at in sorted(ats, key=lambda at: bpp[at])]}
-        for ats in by_curve.values()
+        {
+            "label": curve.label,
+            "family": str(curve.rows["family"].iloc[0]),
+            "dataset_hash": str(curve.rows["dataset_hash"].iloc[0]),
+            "rows": table.places(curve.rows),
+        }
+        for curve in curves
     ]
 
 
