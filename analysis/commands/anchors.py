@@ -61,6 +61,14 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    try:
+        return _measure(options)
+    except KeyboardInterrupt:  # before or after the measuring, which has an end of its own
+        print("interrupted; what is measured is kept", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _measure(options: argparse.Namespace) -> int:
     from analysis.codecs.cache import Cache, default_folder
     from analysis.codecs.programs import Programs
     from analysis.codecs.registry import choose
