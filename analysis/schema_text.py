@@ -46,8 +46,8 @@ Current: trials {TABLE_VERSION}, images {IMAGE_TABLE_VERSION}, runtimes {RUNTIME
 A version rises when something that exists changes its name or its meaning. Added columns and keys do not
 raise it: they are empty in what older files give. Tables say their version in the column `{VERSION_COLUMN}`,
 JSON files in `schema_version`. Older files are upgraded when they are read and stay as they are on disk.
-Newer ones are refused by name: a table with an error, a result or a timing of a sweep with a line that says it
-was left out. A sweep does not overwrite the result of a newer release.
+Newer ones are refused by name: a table with an error, a result or a timing of a sweep with a line that says
+it was left out. A sweep does not overwrite the result of a newer release.
 """
 
 

@@ -33,3 +33,14 @@ def table1() -> pd.DataFrame:
     """Models A to G: transform, entropy_model, hyper_transform, params_m, kflops_per_px_decode, decode speeds
     in megapixels per second (SPEEDS), rate_saving_vs_bpg_pct."""
     return _table1().copy()
+
+
+@functools.cache
+def _presets() -> pd.DataFrame:
+    return pd.read_csv(Path(__file__).parent / "presets.csv")
+
+
+def presets() -> pd.DataFrame:
+    """Our models A to G at full width, as `python -m rdc describe model=rdc_a` counts them: by these a result
+    is known as one of them. Names of components as in the results; channels and layers joined by '-'."""
+    return _presets().copy()
