@@ -10,7 +10,8 @@ import pandas as pd
 
 from analysis import figures, text
 from analysis.anchors import Anchor
-from analysis.curves import CURVE_COLUMNS, TrialCurve, compare, trial_curves
+from analysis.bdrate_table import compare
+from analysis.curves import CURVE_COLUMNS, TrialCurve, trial_curves
 from analysis.errors import AnalysisError
 from analysis.files import write_csv
 from analysis.load import Source
