@@ -53,11 +53,10 @@ def judge(
         empty = {name: pd.Series(dtype="boolean") for name in ("is_knee", "on_epsilon_frontier")}
         scores = dict.fromkeys(("frontier_probability", "rd_loss_low", "rd_loss_high"), np.nan)
         return Judgement(architectures.assign(**empty, **scores), ())
-    knees, about_knee = _knees(architectures, objectives)
     kept, about_epsilon = _epsilon(architectures, objectives, rules.epsilons)
     found = bootstrap(trials, architectures, images, objectives, rules.bootstrap)
     judged = architectures.assign(
-        is_knee=knees,
+        is_knee=knees(architectures, objectives),
         on_epsilon_frontier=kept,
         frontier_probability=found.probability,
         rd_loss_low=found.rd_loss_low,
@@ -66,25 +65,30 @@ def judge(
     about_sureness = (
         [("P(frontier)", found.text)] if found.text else [("P(frontier)", f"not known: {found.missing}")]
     )
-    return Judgement(judged, (*about_epsilon, *about_knee, *about_sureness, *_near(judged)))
+    return Judgement(
+        judged, (*about_epsilon, _about_knee(judged, objectives), *about_sureness, *_near(judged))
+    )
 
 
-def _knees(architectures: pd.DataFrame, objectives: Sequence[str]) -> tuple[pd.Series, list[tuple[str, str]]]:
-    """boolean column, empty where there is no such thing as a knee, and a sentence."""
-    nobody = pd.Series(pd.NA, index=architectures.index, dtype="boolean")
+def knees(architectures: pd.DataFrame, objectives: Sequence[str]) -> pd.Series:
+    """boolean column, empty where there is no such thing as a knee. architectures: ranked."""
     if len(objectives) > 2:
-        why = "none: with more than two objectives the ends of a frontier do not span one plane"
-        return nobody, [("knee", why)]
+        return pd.Series(pd.NA, index=architectures.index, dtype="boolean")
+    points = scaled(costs(architectures, objectives), log_scaled(architectures, objectives))
+    found = knee.knee_mask(points, architectures["on_frontier"].to_numpy(dtype=bool))
+    return pd.Series(found, index=architectures.index, dtype="boolean")
+
+
+def _about_knee(architectures: pd.DataFrame, objectives: Sequence[str]) -> tuple[str, str]:
+    """architectures: with is_knee."""
+    if len(objectives) > 2:
+        return "knee", "none: with more than two objectives the ends of a frontier do not span one plane"
     logs = log_scaled(architectures, objectives)
-    mask = architectures["on_frontier"].to_numpy(dtype=bool)
-    knees = knee.knee_mask(scaled(costs(architectures, objectives), logs), mask)
-    column_of = pd.Series(knees, index=architectures.index, dtype="boolean")
     axes = ", ".join(f"log10 {n}" if log else n for n, log in zip(objectives, logs, strict=True))
-    if not knees.any():
-        why = "none: no point of the frontier lies below the chord between its ends"
-        return column_of, [("knee", f"{why}, in normalised {axes}")]
-    names = text.some(architectures["label"][knees])
-    return column_of, [("knee", f"{names}: {knee.DEFINITION}, in normalised {axes}")]
+    names = architectures["label"][architectures["is_knee"].fillna(value=False)]
+    if names.empty:
+        return "knee", f"none: no frontier point lies below the chord between its ends, in normalised {axes}"
+    return "knee", f"{text.some(names)}: {knee.DEFINITION}, in normalised {axes}"
 
 
 def _epsilon(

@@ -64,6 +64,7 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from analysis import frontier_per
     from analysis.comparable import Choice
     from analysis.frontier import report
     from analysis.hypervolume import parse_reference
@@ -76,11 +77,15 @@ def _run(options: argparse.Namespace) -> int:
     epsilons = tuple(map(Epsilon.parse, options.epsilon.split(","))) if options.epsilon else ()
     rules = Rules(epsilons, Bootstrap(options.resamples, options.seed))
     reference = parse_reference(options.reference) if options.reference else None
-    objectives = options.objectives.split(",") if options.objectives else list(DEFAULT_OBJECTIVES)
+    objectives = options.objectives.split(",") if options.objectives else None
     source = read(options.source, device=options.device)
     choice = Choice(lmbda=options.lmbda, budget=options.budget, evaluation=options.eval)
     folder = options.out or source.folder
-    found = report(source, folder, objectives=objectives, choice=choice, rules=rules, reference=reference)
+    if options.per:
+        frontier_per.report(source, folder, options.per, objectives=objectives, choice=choice)
+        return 0
+    names = objectives or DEFAULT_OBJECTIVES
+    found = report(source, folder, objectives=names, choice=choice, rules=rules, reference=reference)
     if found.frontier.empty:
         raise AnalysisError(f"no trial of {source.name} can be compared; trials.csv gives the reasons")
     return 0
