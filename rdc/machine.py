@@ -67,7 +67,13 @@ def resolve_device(device: str) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device={device!r}: torch sees no CUDA device here; use device=cpu or device=auto")
-    return torch.device(device)
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"device={device!r}: is not known; use auto, cpu, cuda or cuda:N") from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device={device!r}: there are {torch.cuda.device_count()} CUDA devices here")
+    return found
 
 
 def memory_peaks_mb(device: torch.device) -> dict[str, float]:

@@ -102,8 +102,8 @@ def test_threads_are_those_of_the_operator() -> None:
     before = torch.get_num_threads()
 
     def run() -> None:
-        for count in (1, 2):
-            torch.set_num_threads(count)
+        for number in (1, 2):
+            torch.set_num_threads(number)
             torch.add(X, X)
 
     try:
