@@ -15,6 +15,8 @@ from analysis.errors import AnalysisError
 
 # The file that the tracker attaches to every trial run, and from which a table is read back.
 RESULT_ARTIFACT = "result.json"
+# The page that `python -m analysis report` writes beside the results; all text in it is public already.
+PAGE_FILE = "report.html"
 
 # A version rises when something that a file holds changes its name or its meaning; what is added does not
 # raise it. Older files are upgraded when they are read (analysis.upgrade), newer ones refused.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from analysis.schema import PAGE_FILE
 from sweep.plan import SweepPlan
 from sweep.progress import duration
 from sweep.tracking.address import redact_value
@@ -44,6 +46,37 @@ def closing_text(
             *_next_commands(plan, results),
         ]
     )
+
+
+def written_report(folder: Path) -> str:
+    """Write tables, figures and the page into the sweep's folder; returns what there is to say of them."""
+    from analysis.errors import AnalysisError
+    from analysis.frontier import report
+    from analysis.load import read
+
+    try:
+        source = read(folder)
+        said = report(source, folder, print_table=False).text
+    except AnalysisError as error:
+        return f"no report: {error}"
+    trouble = _page_trouble(source, folder / PAGE_FILE)
+    return f"{said}\n{trouble}" if trouble else said
+
+
+def _page_trouble(source: Any, path: Path) -> str:
+    """Write the page; what there is to say of it in one line, '' if nothing.
+
+    It is a view of results that are there without it: nothing about it may end a sweep.
+    """
+    try:
+        from analysis.report import write_page
+
+        return "\n".join(write_page(source, path).notes)
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)  # an older one would show other trials
+        cause = " ".join(str(error).split())[:300]
+        return f"no {path.name}: {type(error).__name__}: {cause}; python -m analysis report writes it again"
 
 
 def relative(path: Path) -> str:
@@ -94,8 +127,12 @@ def _counts(results: Mapping[str, Mapping[str, Any]], took_s: float) -> str:
 
 
 def _next_commands(plan: SweepPlan, results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    page = plan.folder / PAGE_FILE
+    commands = {}
+    if page.exists():
+        commands[f"open {relative(page)}"] = "all of it on one page, in a browser"
     ui = "make ui" if Path("Makefile").exists() else "python -m sweep.ui"
-    commands = {ui: "curves, tables and images in MLflow"}
+    commands[ui] = "curves, tables and images in MLflow"
     if not plan.settings.search.is_grid:
         commands[f"optuna-dashboard {_study(plan)}"] = "the search's study (pip install optuna-dashboard)"
     if _has_anchors(results):

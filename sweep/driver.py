@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from rdc.errors import UserError
 from rdc.files import remove_leftovers
 from sweep import machines, timing
-from sweep.closing import Ending, closing_text, relative
+from sweep.closing import Ending, closing_text, relative, written_report
 from sweep.drain import Drain
 from sweep.dry_run import show_dry_run
 from sweep.jobs import PREEMPTED, Executor, Job, Outcome
@@ -389,15 +389,9 @@ class _Driver:
     # End
 
     def _write_report(self, plan: SweepPlan, status: str) -> str:
-        """The tables and figures, before the tracker takes them up; returns the text for the very end."""
-        from analysis.errors import AnalysisError
-        from analysis.frontier import write_report
-
+        """The tables, figures and page, before the tracker takes them up; the text for the very end."""
         self._close(status)
-        try:
-            return write_report(plan.folder, print_table=False).text
-        except AnalysisError as error:
-            return f"no report: {error}"
+        return written_report(plan.folder)
 
     def _close(self, status: str) -> None:
         """A command that ends before it plans leaves the record of earlier ones alone."""

@@ -42,14 +42,15 @@ def add(commands: Commands) -> None:
 def _run(options: argparse.Namespace) -> int:
     from analysis.load import read
     from analysis.objectives import DEFAULT_OBJECTIVES
-    from analysis.report import REPORT_FILE, write_page
+    from analysis.report import write_page
+    from analysis.schema import PAGE_FILE
 
     if options.out is not None and options.out.suffix.lower() not in (".html", ".htm"):
         raise AnalysisError(f"--out {options.out}: must be a file that ends in .html")
     objectives = options.objectives.split(",") if options.objectives else list(DEFAULT_OBJECTIVES)
     source = read(options.source, device=options.device)
-    page = write_page(source, options.out or source.folder / REPORT_FILE, objectives=objectives)
-    for note in page.notes:
+    page = write_page(source, options.out or source.folder / PAGE_FILE, objectives=objectives)
+    for note in (*source.problems, *source.notes, *page.notes):
         print(f"note: {note}")
     print(f"{page.path} ({page.size_bytes / 1e6:.1f} MB): open it in a browser")
     return 0

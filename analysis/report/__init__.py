@@ -18,9 +18,8 @@ from analysis.files import atomic
 from analysis.load import Source
 from analysis.objectives import DEFAULT_OBJECTIVES, check_objectives
 from analysis.public import public_text
-from analysis.report import folder, payload, words
+from analysis.report import folder, payload
 
-REPORT_FILE = "report.html"
 BIG_BYTES = 20_000_000
 _HERE = Path(__file__).parent
 _SCRIPTS = ("data.js", "figure.js", "detail.js", "table.js", "curves.js", "pictures.js", "main.js")
@@ -28,7 +27,7 @@ _SCRIPTS = ("data.js", "figure.js", "detail.js", "table.js", "curves.js", "pictu
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """A written page. notes: what the reader should know of it, one line each."""
+    """A written page. notes: what it leaves out, and whether it is large, one line each."""
 
     path: Path
     size_bytes: int
@@ -47,7 +46,7 @@ def write_page(source: Source, path: Path, *, objectives: Sequence[str] = DEFAUL
     with atomic(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     size_bytes = path.stat().st_size
-    notes = list(tree["notes"])
+    notes = tree["left_out"]
     if size_bytes > BIG_BYTES:
         notes.append(f"{path.name} has {size_bytes / 1e6:.0f} MB; browsers take it, mail may not")
     return Page(path, size_bytes, tuple(notes))
@@ -74,7 +73,8 @@ def contents(source: Source, objectives: list[str]) -> dict[str, Any]:
         "pictures": shown,
         "failures": payload.failures_json(frame),
         "asides": [public_text(line) for line in payload.asides(groups[0], frame)],
-        "notes": [public_text(line) for line in (*source.problems, *source.notes, *left_out)],
+        "notes": [public_text(line) for line in (*source.problems, *source.notes)],
+        "left_out": left_out,
         "specs": folder.specifications(source.folder, frame["spec_id"]),
         "trials": table.trials,
         "table": table.columns(),
@@ -141,4 +141,4 @@ def _policy(scripts: Sequence[str]) -> str:
     )
 
 
-__all__ = ["BIG_BYTES", "REPORT_FILE", "Page", "contents", "words", "write_page"]
+__all__ = ["BIG_BYTES", "Page", "contents", "write_page"]

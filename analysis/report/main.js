@@ -93,7 +93,7 @@ async function start() {
   fillTable();
   startPictures();
   fillFailures();
-  byId("notes").textContent = page.notes.join(" · ");
+  byId("notes").textContent = [...page.notes, ...page.left_out].join(" · ");
   document.body.dataset.ready = "yes";
   await new Promise((done) => setTimeout(done)); // what is at the top can be used before what is below is drawn
   await drawCurves();

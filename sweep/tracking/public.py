@@ -10,6 +10,7 @@ from typing import Any
 
 from analysis.public import HIDDEN, is_secret_name
 from analysis.public import public_text as public_text
+from analysis.schema import PAGE_FILE
 from rdc.files import CHECKSUM, sealed
 
 TEXT_SUFFIXES = (".csv", ".html", ".json", ".txt")
@@ -37,7 +38,7 @@ def _public_value(key: str, value: Any) -> Any:
 
 def public_copy(path: Path) -> str | None:
     """The text to upload instead of the file; None if the file itself may go up."""
-    if path.suffix not in TEXT_SUFFIXES:
+    if path.suffix not in TEXT_SUFFIXES or path.name == PAGE_FILE:
         return None
     text, is_whole = _text(path)
     try:
