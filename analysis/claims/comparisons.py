@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from analysis.claims.evidence import Evidence
-from analysis.claims.statistics import DRAWS, Array, Quantity
+from analysis.claims.statistics import Array, Quantity
 
 COMPONENTS = ("transform", "entropy_model", "hyper_transform")
 # From here on pairs are resampled too, so that the interval speaks of other architectures as well.
@@ -104,8 +104,8 @@ def pair_advantage(evidence: Evidence, pairs: Pairs, name: str) -> Quantity:
     draws = None if losses is None else np.log(losses[:, one] / losses[:, other])
     if len(pairs) >= MIN_PAIRS_RESAMPLED:
         rng = np.random.default_rng(evidence.rng_seed + 1)
-        chosen = rng.integers(len(pairs), size=(DRAWS, len(pairs)))
-        base = np.tile(logs, (DRAWS, 1)) if draws is None else draws
+        chosen = rng.integers(len(pairs), size=(evidence.draws, len(pairs)))
+        base = np.tile(logs, (evidence.draws, 1)) if draws is None else draws
         draws = np.take_along_axis(base, chosen, axis=1)
         units = min(units, len(pairs))
     drawn = None if draws is None else saving_pct(draws.mean(axis=1))
@@ -121,7 +121,7 @@ def pair_cost_factor(evidence: Evidence, pairs: Pairs, name: str) -> Quantity:
 def pairs_cover(evidence: Evidence, pairs: Pairs) -> str:
     """Which noise an interval over these pairs holds."""
     if len(pairs) >= MIN_PAIRS_RESAMPLED:
-        return f"other pairs ({len(pairs)} resampled) and {evidence.covers()}"
+        return evidence.covers(f"other pairs ({len(pairs)} resampled)")
     return f"{evidence.covers()}; these {len(pairs)} pairs alone, no others"
 
 
@@ -159,31 +159,36 @@ def strata(evidence: Evidence, component: str, one: str, other: str) -> list[Str
     return found
 
 
-def attainable(cost: Array, loss: Array, grid: Array) -> Array:
+def attainable(cost: Array, chosen_by: Array, judged_by: Array, grid: Array) -> Array:
     """Least loss that a family reaches at costs of a grid: its frontier, linear in ln cost between points.
 
-    cost: (n,). loss: (draws, n). grid: (g,) ln cost within the family's own range. Beyond its best point a
-    family keeps that point's loss, as it can be had for less. -> (draws, g).
+    cost: (n,). chosen_by: (draws, n) losses that say who is on the frontier. judged_by: (draws, n) losses of
+    these. grid: (g,) ln cost within the family's own range. Beyond its best point a family keeps that point's
+    loss, as it can be had for less. -> (draws, g).
     """
-    order = np.argsort(cost, kind="stable")
-    sides, first = np.unique(np.log(cost[order]), return_index=True)
+    order = np.lexsort([np.arange(len(cost)), cost])
+    sides = np.log(cost[order])
     if len(grid) and (grid.min() < sides[0] - 1e-9 or grid.max() > sides[-1] + 1e-9):
         raise AssertionError("a family says nothing outside its own range of cost")
-    cheapest_first = np.minimum.reduceat(loss[:, order], first, axis=1)
-    lowest = np.minimum.accumulate(cheapest_first, axis=1)
-    improves = np.ones_like(lowest, dtype=bool)
-    improves[:, 1:] = np.diff(lowest, axis=1) < 0
+    choice, judged = chosen_by[:, order], judged_by[:, order]
+    lowest = np.minimum.accumulate(choice, axis=1)
+    best = np.maximum.accumulate(np.where(choice == lowest, np.arange(len(order)), 0), axis=1)
+    # Of equal cost the best one counts, and of the rest those that improve on all that cost less.
+    is_last = np.append(np.diff(sides) > 0, True)
+    improves = np.diff(lowest[:, is_last], axis=1, prepend=np.inf) < 0
+    losses = np.take_along_axis(judged, best[:, is_last], axis=1)
+    sides = sides[is_last]
     return np.stack(
-        [np.interp(grid, sides[keep], row[keep]) for row, keep in zip(lowest, improves, strict=True)]
+        [np.interp(grid, sides[keep], row[keep]) for row, keep in zip(losses, improves, strict=True)]
     )
 
 
-def advantage_over_cost(evidence: Evidence, stratum: Stratum, losses: Array) -> Array:
+def advantage_over_cost(evidence: Evidence, stratum: Stratum, chosen_by: Array, judged_by: Array) -> Array:
     """(draws, grid): how many per cent the loss of `one` is below that of `other` at equal cost."""
     grid = np.linspace(stratum.low, stratum.high, _GRID)
     one, other = list(stratum.one), list(stratum.other)
-    ours = attainable(evidence.cost[one], losses[:, one], grid)
-    theirs = attainable(evidence.cost[other], losses[:, other], grid)
+    ours = attainable(evidence.cost[one], chosen_by[:, one], judged_by[:, one], grid)
+    theirs = attainable(evidence.cost[other], chosen_by[:, other], judged_by[:, other], grid)
     return saving_pct(np.log(ours / theirs))
 
 
@@ -191,38 +196,53 @@ def equal_cost_advantage(
     evidence: Evidence, found: Sequence[Stratum], names: Sequence[str]
 ) -> list[Quantity]:
     """One quantity per name: the overlap is cut into as many equal parts of ln cost; mean over strata."""
-    points = _parts(evidence, found, evidence.loss[None, :], len(names))
-    losses = evidence.loss_draws
-    draws = None if losses is None else _parts(evidence, found, losses, len(names))
-    units = math.inf if evidence.scores is None else float(evidence.images)
-    return [
-        Quantity(name, "%", float(points[0, part]), None if draws is None else draws[:, part], units)
-        for part, name in enumerate(names)
-    ]
+
+    def compute(chosen_by: Array, judged_by: Array) -> Array:
+        return np.mean(
+            [
+                advantage_over_cost(evidence, stratum, chosen_by, judged_by)
+                .reshape(len(chosen_by), len(names), -1)
+                .mean(axis=2)
+                for stratum in found
+            ],
+            axis=0,
+        )
+
+    return _cross_judged(evidence, compute, names)
 
 
 def equal_cost_rows(evidence: Evidence, found: Sequence[Stratum]) -> tuple[dict[str, object], ...]:
     """One record per stratum and cost of the grid."""
-    return tuple(
-        {"families": stratum.name, "cost_kflop_per_px": float(cost), "advantage_pct": float(advantage)}
-        for stratum in found
-        for cost, advantage in zip(
-            np.exp(np.linspace(stratum.low, stratum.high, _GRID)),
-            advantage_over_cost(evidence, stratum, evidence.loss[None, :])[0],
-            strict=True,
-        )
-    )
+    rows = []
+    for stratum in found:
+        one, other = evidence.halves
+        advantages = advantage_over_cost(evidence, stratum, one, other)
+        advantages += advantage_over_cost(evidence, stratum, other, one)
+        costs = np.exp(np.linspace(stratum.low, stratum.high, _GRID))
+        for cost, advantage in zip(costs, advantages.mean(axis=0) / 2, strict=True):
+            record = {"families": stratum.name, "cost_kflop_per_px": float(cost)}
+            rows.append({**record, "advantage_pct": float(advantage)})
+    return tuple(rows)
 
 
-def _parts(evidence: Evidence, found: Sequence[Stratum], losses: Array, parts: int) -> Array:
-    """(draws, parts)."""
-    return np.mean(
-        [
-            advantage_over_cost(evidence, stratum, losses).reshape(len(losses), parts, -1).mean(axis=2)
-            for stratum in found
-        ],
-        axis=0,
-    )
+def _cross_judged(
+    evidence: Evidence, compute: Callable[[Array, Array], Array], names: Sequence[str]
+) -> list[Quantity]:
+    """Quantities of what is chosen by one half of the images and judged by the other, both ways round.
+
+    compute: (draws, a) to choose by, (draws, a) to judge by -> (draws, names).
+    """
+
+    def both_ways(one: Array, other: Array) -> Array:
+        return (compute(one, other) + compute(other, one)) / 2
+
+    points = both_ways(*evidence.halves).mean(axis=0)
+    draws = None if evidence.half_draws is None else both_ways(*evidence.half_draws)
+    units = math.inf if evidence.scores is None else float(evidence.images)
+    return [
+        Quantity(name, "%", float(points[place]), None if draws is None else draws[:, place], units)
+        for place, name in enumerate(names)
+    ]
 
 
 # ---------------------------------------------------------------------- at their best, and on the frontier
@@ -231,24 +251,18 @@ def _parts(evidence: Evidence, found: Sequence[Stratum], losses: Array, parts: i
 def best_advantage(evidence: Evidence, sides: Sequence[tuple[list[int], list[int]]], name: str) -> Quantity:
     """How many per cent the best loss of `one` is below the best of `other`; mean over (one, other)."""
 
-    def compute(losses: Array) -> Array:
-        return np.mean(
-            [
-                saving_pct(np.log(losses[:, one].min(axis=1) / losses[:, other].min(axis=1)))
-                for one, other in sides
-            ],
-            axis=0,
-        )
+    def best(chosen_by: Array, judged_by: Array, rows: list[int]) -> Array:
+        place = chosen_by[:, rows].argmin(axis=1)
+        return judged_by[np.arange(len(judged_by)), np.array(rows)[place]]
 
-    losses = evidence.loss_draws
-    units = math.inf if evidence.scores is None else float(evidence.images)
-    return Quantity(
-        name,
-        "%",
-        float(compute(evidence.loss[None, :])[0]),
-        None if losses is None else compute(losses),
-        units,
-    )
+    def compute(chosen_by: Array, judged_by: Array) -> Array:
+        logs = [
+            np.log(best(chosen_by, judged_by, one) / best(chosen_by, judged_by, other))
+            for one, other in sides
+        ]
+        return saving_pct(np.mean(logs, axis=0))[:, None]
+
+    return _cross_judged(evidence, compute, [name])[0]
 
 
 def frontier_share(

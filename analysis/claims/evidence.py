@@ -12,7 +12,14 @@ import numpy as np
 import pandas as pd
 
 from analysis import published
-from analysis.claims.statistics import DRAWS, Array, image_draws, pooled_sd, seed_factors
+from analysis.claims.statistics import (
+    DRAWS,
+    Array,
+    half_draws,
+    image_draws,
+    pooled_sd,
+    seed_factors,
+)
 from analysis.comparable import Choice, average_seeds, comparable, distinct_labels
 from analysis.errors import AnalysisError
 from analysis.load import Source
@@ -21,6 +28,8 @@ from analysis.text import some
 
 # Fewer images say too little of others to resample them.
 MIN_IMAGES = 5
+# Random halvings of the images that a point estimate is averaged over.
+SPLITS = 64
 _COMPONENTS = ("transform", "entropy_model", "hyper_transform")
 _NEEDED = ("label", "lmbda", "rd_loss", "kmac_per_px_dec", *_COMPONENTS)
 _OBJECTIVES = ["rd_loss", "kmac_per_px_dec"]
@@ -46,6 +55,7 @@ class Evidence:
     notes: tuple[str, ...] = ()
     checkpoints: str = ""
     is_published: bool = False
+    draws: int = DRAWS
     rng_seed: int = 0
 
     @property
@@ -62,17 +72,40 @@ class Evidence:
 
     @functools.cached_property
     def loss_draws(self) -> Array | None:
-        """(DRAWS, a): losses as other images and other training seeds would have given; None if unknown."""
+        """(draws, a): losses as other images and other training seeds would have given; None if unknown."""
         if self.scores is None and not self.seed_freedom:
             return None
         rng = np.random.default_rng(self.rng_seed)
         drawn = (
-            np.tile(self.loss, (DRAWS, 1)) if self.scores is None else image_draws(self.scores, DRAWS, rng)
+            np.tile(self.loss, (self.draws, 1))
+            if self.scores is None
+            else image_draws(self.scores, self.draws, rng)
         )
-        if self.seed_freedom:
-            seeds = self.architectures["seeds"].to_numpy(dtype=np.float64)
-            drawn = drawn * seed_factors(self.seed_sd, self.seed_freedom, seeds, DRAWS, rng)
-        return drawn
+        return drawn * self._seed_factors(rng)
+
+    @functools.cached_property
+    def half_draws(self) -> tuple[Array, Array] | None:
+        """The same, from two disjoint halves of the images: one to choose by, one to judge by."""
+        if self.scores is None:
+            return None if self.loss_draws is None else (self.loss_draws, self.loss_draws)
+        rng = np.random.default_rng(self.rng_seed + 2)
+        one, other = half_draws(self.scores, self.draws, rng)
+        factors = self._seed_factors(rng)
+        return one * factors, other * factors
+
+    @functools.cached_property
+    def halves(self) -> tuple[Array, Array]:
+        """Losses by disjoint halves of the images as they are, for random splits: (SPLITS, a) each."""
+        if self.scores is None:
+            return self.loss[None, :], self.loss[None, :]
+        rng = np.random.default_rng(self.rng_seed + 3)
+        return half_draws(self.scores, SPLITS, rng, resample=False)
+
+    def _seed_factors(self, rng: np.random.Generator) -> Array:
+        if not self.seed_freedom:
+            return np.ones((1, 1))
+        seeds = self.architectures["seeds"].to_numpy(dtype=np.float64)
+        return seed_factors(self.seed_sd, self.seed_freedom, seeds, self.draws, rng)
 
     def members(self, **components: str) -> list[int]:
         """Rows with these components, cheapest first."""
@@ -81,16 +114,16 @@ class Evidence:
             rows = rows[rows[name] == value]
         return [int(index) for index in rows.sort_values("cost", kind="stable").index]
 
-    def covers(self) -> str:
-        """Which noise the draws of the losses hold, and which not."""
+    def covers(self, *more: str) -> str:
+        """Which noise the draws of the losses hold, besides `more`, and which not."""
         if self.is_published:
             return "nothing"
-        images = f"other images ({self.images} resampled)" if self.scores is not None else ""
-        seeds = f"other seeds ({self.seed_freedom} repeats)" if self.seed_freedom else ""
-        covered = " and ".join(filter(None, [images, seeds])) or "nothing"
-        missing = [] if images else ["images"]
+        images = [f"other images ({self.images} resampled)"] if self.scores is not None else []
+        seeds = [f"other seeds ({self.seed_freedom} repeats)"] if self.seed_freedom else []
+        missing = [] if images else ["other images"]
         missing += [] if seeds else ["training noise: one seed per architecture"]
-        return covered + (f"; not {', '.join(missing)}" if missing else "")
+        covered = " and ".join([*more, *images, *seeds]) or "nothing"
+        return covered + (f"; not {', nor '.join(missing)}" if missing else "")
 
 
 def gather(

@@ -107,6 +107,28 @@ def image_draws(scores: Array, draws: int, rng: np.random.Generator) -> Array:
     return np.asarray(counts @ scores.T / images)
 
 
+def half_draws(
+    scores: Array, draws: int, rng: np.random.Generator, *, resample: bool = True
+) -> tuple[Array, Array]:
+    """Two (draws, architectures) arrays of means over disjoint random halves of the images of each draw.
+
+    What is chosen for being best on one half is judged on the other: on the same images the choice itself
+    would look like quality, the more so the more there is to choose from. resample: draw images with
+    replacement first. A half that a draw leaves empty is replaced by the whole.
+    """
+    images = scores.shape[1]
+    counts = np.ones((draws, images))
+    if resample:
+        counts = rng.multinomial(images, np.full(images, 1 / images), size=draws).astype(np.float64)
+    in_first = rng.permuted(np.tile(np.arange(images) < images // 2, (draws, 1)), axis=1)
+    halves = []
+    for mask in (in_first, ~in_first):
+        taken = counts * mask
+        taken = np.where(taken.any(axis=1, keepdims=True), taken, counts)
+        halves.append(np.asarray(taken @ scores.T / taken.sum(axis=1, keepdims=True)))
+    return halves[0], halves[1]
+
+
 def seed_factors(sd: float, freedom: int, seeds: Array, draws: int, rng: np.random.Generator) -> Array:
     """(draws, architectures): factors exp(noise) on losses, as other training seeds would change them.
 
