@@ -109,7 +109,7 @@ def jpegxl() -> Codec:
         version=f"{_pillow_version()}; pillow-jxl-plugin {version}; {_libjxl_version()}",
         colour="XYB, 4:4:4",
         parameter="quality",
-        values=(0, 5, 15, 30, 45, 60, 75, 85, 90),
+        values=(0, 5, 20, 25, 30, 45, 60, 75, 85, 90),  # 6 to 18: half resolution, and worse than 20
         low=0,
         high=99.9,  # 100 is lossless
         whole=False,
