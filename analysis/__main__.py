@@ -7,11 +7,22 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from analysis.commands import anchors, bdrate, claims, export, figures, frontier, report, schema, table
+from analysis.commands import (
+    anchors,
+    bdrate,
+    claims,
+    export,
+    figures,
+    frontier,
+    report,
+    runtime,
+    schema,
+    table,
+)
 from analysis.commands.common import Help
 from analysis.errors import AnalysisError
 
-COMMANDS = (frontier, figures, bdrate, export, claims, anchors, report, schema, table)
+COMMANDS = (frontier, figures, bdrate, export, claims, anchors, runtime, report, schema, table)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
