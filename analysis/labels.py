@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,9 @@ from matplotlib.transforms import Bbox
 _ANGLES_DEG = (35, -35, 145, -145, 90, -90, 0, 180)
 _RADII_PX = (13, 24, 40, 62, 90, 125)
 _POINT_PX = 6.0
-_LINE_END_PT = 7.5
+_NAME_PT, _LINE_END_PT = 8.0, 7.5
+_HORIZONTAL: Mapping[float, Literal["left", "center", "right"]] = {0.0: "left", 0.5: "center", 1.0: "right"}
+_VERTICAL: Mapping[float, Literal["bottom", "center", "top"]] = {0.0: "bottom", 0.5: "center", 1.0: "top"}
 
 
 class _Boxes:
@@ -30,6 +33,12 @@ class _Boxes:
     def add_around(self, centers: npt.NDArray[np.float64], half_px: float) -> None:
         """Squares around pixels, centers: (n, 2)."""
         self.add(np.hstack([centers - half_px, centers + half_px]))
+
+    def hold(self, pixels: npt.NDArray[np.float64]) -> bool:
+        """Whether any of the pixels, (n, 2), lies in an occupied rectangle."""
+        left, bottom, right, top = self._extents.T
+        x, y = pixels[:, :1], pixels[:, 1:]
+        return bool(np.any((left < x) & (x < right) & (bottom < y) & (y < top)))
 
     def touch(self, box: Bbox) -> bool:
         left, bottom, right, top = self._extents.T
@@ -103,30 +112,55 @@ def _spread(wanted: Sequence[float], step: float, low: float, high: float) -> np
 def _place_one(
     axes: Axes, point: tuple[float, float], text: str, inside: Bbox, taken: _Boxes, scale: float
 ) -> bool:
+    probe = axes.text(*point, text, fontsize=_NAME_PT)
+    size_px = probe.get_window_extent().size
+    probe.remove()
+    at_px = axes.transData.transform(point)
     for radius_px in _RADII_PX:
         for angle_deg in _ANGLES_DEG:
             direction = np.array([np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))])
             offset = radius_px * scale * direction
-            label = axes.annotate(
+            # 0: the text begins there, 0.5: its middle is there, 1: it ends there.
+            anchor = [0.0 if part > 0.1 else 1.0 if part < -0.1 else 0.5 for part in direction]
+            corner = at_px + offset - size_px * np.array(anchor)
+            box = Bbox([corner, corner + size_px]).padded(1.5 * scale)
+            leader = radius_px > _RADII_PX[0]
+            along = _leader(at_px, at_px + offset, scale) if leader else np.empty((0, 2))
+            if not _contains(inside, box) or taken.touch(box) or taken.hold(along):
+                continue
+            taken.add(np.array([box.extents]))
+            taken.add_around(along, 1.5 * scale)
+            axes.annotate(
                 text,
                 point,
                 xytext=tuple(offset * 72 / axes.figure.dpi),
                 textcoords="offset points",
-                ha="left" if direction[0] > 0.1 else "right" if direction[0] < -0.1 else "center",
-                va="bottom" if direction[1] > 0.1 else "top" if direction[1] < -0.1 else "center",
-                fontsize=8,
+                ha=_HORIZONTAL[anchor[0]],
+                va=_VERTICAL[anchor[1]],
+                fontsize=_NAME_PT,
                 color="0.15",
-                arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.7}
-                if radius_px > _RADII_PX[0]
+                arrowprops={
+                    "arrowstyle": "-",
+                    "color": "0.6",
+                    "linewidth": 0.7,
+                    "relpos": tuple(anchor),
+                    "shrinkA": 0,
+                }
+                if leader
                 else None,
                 zorder=5,
             )
-            box = label.get_window_extent().padded(1.5 * scale)
-            if _contains(inside, box) and not taken.touch(box):
-                taken.add(np.array([box.extents]))
-                return True
-            label.remove()
+            return True
     return False
+
+
+def _leader(
+    start: npt.NDArray[np.float64], end: npt.NDArray[np.float64], scale: float
+) -> npt.NDArray[np.float64]:
+    """Pixels from beside a point, whose own square does not count, to its label."""
+    length = float(np.linalg.norm(end - start))
+    clear = min(1.0, 1.5 * _POINT_PX * scale / length)
+    return np.linspace(start + clear * (end - start), end, 2 + int(length / (3.0 * scale)))
 
 
 def _along(line: Line2D, axes: Axes, spacing_px: float) -> npt.NDArray[np.float64]:

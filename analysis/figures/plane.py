@@ -45,7 +45,7 @@ _DEFAULT_FIGURES = (
 )
 _WORDS = {
     "rd_loss": "rate-distortion loss",
-    "kflop_per_px_dec": "decoding work",
+    "kflop_per_px_dec": "decode complexity",
     "rate_saving_vs_bpg_pct": "rate saving against BPG",
     "time_dec_total_ms": "decode time",
 }

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from analysis.anchors import Anchor
 from analysis.curves import TrialCurve
-from analysis.figures.basis import basis
+from analysis.figures.basis import basis, plural
 from analysis.figures.plane import draw_points, name_points, to_name, unnamed_line
 from analysis.figures.sheet import frame, new_figure, save
 from analysis.figures.style import (
@@ -87,11 +87,12 @@ def rate_psnr(architectures: pd.DataFrame, by_family: Styles) -> Figure:
     set_scale(axes, "x", architectures["bpp"])
     filled = hollow("filled: on the frontier of rd_loss over FLOPs")
     filled.set(markerfacecolor="0.5", markeredgecolor="black")
+    empty = [hollow("hollow: off that frontier")] if len(best) < len(architectures) else []
     frame(
         figure,
-        f"Where training at one trade-off ended: rate and PSNR of {len(architectures)} architectures",
+        f"Rate and PSNR at one trade-off: {plural(len(architectures), 'architecture')}",
         basis(architectures, unnamed_line(best)),
-        [*family_handles(by_family, architectures["family"]), filled, hollow("hollow: off that frontier")],
+        [*family_handles(by_family, architectures["family"]), filled, *empty],
         legend_title=FAMILY_TITLE,
     )
     columns = ["bpp", "psnr_db"]

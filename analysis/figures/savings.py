@@ -60,19 +60,18 @@ class SavingLine:
 
 
 def saving_lines(curves: Sequence[TrialCurve], zero: Anchor) -> list[SavingLine]:
-    """The savings of all curves and single points on the anchor's images; those without any are dropped."""
+    """The savings of all curves and single points on the anchor's images; some may be without any."""
     usable = [
         curve
         for curve in curves
         if not dataset_mismatch({str(k): v for k, v in curve.rows.iloc[0].items()}, zero.dataset)
     ]
-    lines = [
+    return [
         _saving_line(
             curve.label, str(curve.rows["family"].iloc[0]), curve.rows["bpp"], curve.rows["psnr_db"], zero
         )
         for curve in usable
     ]
-    return [line for line in lines if line.bpp]
 
 
 def reference_line(anchor: Anchor, zero: Anchor) -> SavingLine:
@@ -85,7 +84,7 @@ def why_no_savings(curves: Sequence[TrialCurve]) -> str:
     zero = load_anchor(ZERO)
     if not curves:
         return "no trial with status ok has bpp and psnr_db"
-    if saving_lines(curves, zero):
+    if any(line.bpp for line in saving_lines(curves, zero)):
         return ""
     first = {str(key): value for key, value in curves[0].rows.iloc[0].items()}
     low_db, high_db = zero.curve.psnr_db[0], zero.curve.psnr_db[-1]
@@ -100,7 +99,8 @@ def saving_over_rate(curves: Sequence[TrialCurve], references: Sequence[Anchor],
     curves: at least one must have a point that BPG reaches. Lines join measured points.
     """
     zero = load_anchor(ZERO)
-    ours = saving_lines(curves, zero)
+    every = saving_lines(curves, zero)
+    ours = [line for line in every if line.bpp]
     published = [reference_line(anchor, zero) for anchor in references if anchor.dataset == zero.dataset]
     rates_bpp = _rates_in_view(ours)
     published = [line for line in published if line.bpp and line.bpp[0] < rates_bpp[1]]
@@ -115,7 +115,7 @@ def saving_over_rate(curves: Sequence[TrialCurve], references: Sequence[Anchor],
         Line2D([], [], color=REFERENCE_COLOUR, linestyle="--", label="grey, named at the right: published")
     )
     rows = pd.concat([curve.rows for curve in curves])
-    outside = sum(line.outside for line in ours)
+    outside = sum(line.outside for line in every)
     unseen = f"Not shown: {plural(outside, 'point')} outside BPG's range of PSNR." if outside else ""
     frame(figure, _title(ours), basis(rows, SAVING_LINE, unseen), handles)
     label_line_ends(axes, ends)

@@ -21,7 +21,7 @@ FAMILY_TITLE = "family: transform / entropy model / hyper-transform"
 # From this ratio on a linear axis would press most points into a corner.
 LOG_RATIO = 4.0
 # Up to so many points markers have their full size.
-_CROWD = 80
+_CROWD = 120
 
 Style = tuple[str, str]
 Styles = Mapping[str, Style]

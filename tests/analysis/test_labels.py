@@ -5,6 +5,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
 
 from analysis.labels import place_labels
 
@@ -22,7 +23,8 @@ def place(points: list[tuple[float, float]], texts: list[str]) -> tuple[Axes, li
 def test_labels_stay_inside_and_off_each_other_the_points_and_the_line(slope: float) -> None:
     points = [(float(x), slope * x) for x in range(8)]
     axes, left_out = place(points, [f"conv {n}-{n} scale" for n in range(8)])
-    boxes = [text.get_window_extent() for text in axes.texts]
+    axes.figure.canvas.draw()
+    boxes = [Text.get_window_extent(text) for text in axes.texts]  # without their leaders
     assert len(boxes) + len(left_out) == 8
     assert len(boxes) >= 4
     inside = axes.get_window_extent()
@@ -38,3 +40,27 @@ def test_what_has_no_room_is_returned() -> None:
     axes, left_out = place([(0.0, 0.0), (1.0, 1.0)], ["x" * 200, "short"])
     assert left_out == ["x" * 200]
     assert [text.get_text() for text in axes.texts] == ["short"]
+
+
+def test_far_labels_have_leaders_that_cross_no_label_and_no_point() -> None:
+    points = [(0.5 + 0.02 * n, 0.5) for n in range(5)]
+    axes, left_out = place(
+        [*points, (0.0, 0.0), (1.0, 1.0)], [f"architecture {n}" for n in range(5)] + ["", ""]
+    )
+    assert len(left_out) <= 2
+    axes.figure.canvas.draw()
+    texts = [text for text in axes.texts if isinstance(text, Annotation) and text.get_text()]
+    leaders = [text for text in texts if text.arrow_patch is not None]
+    assert leaders
+    pixels = axes.transData.transform(points)
+    for text in leaders:
+        assert text.arrow_patch is not None
+        path = text.arrow_patch.get_path()
+        start, end = (text.arrow_patch.get_transform().transform(path.vertices)[side] for side in (0, -1))
+        along = np.linspace(start, end, 200)
+        for other in texts:
+            if other is not text:
+                assert not any(Text.get_window_extent(other).contains(*pixel) for pixel in along)
+        for point in pixels:
+            if not np.allclose(point, axes.transData.transform(text.xy)):
+                assert np.linalg.norm(along - point, axis=1).min() > 3
