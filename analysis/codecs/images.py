@@ -52,7 +52,10 @@ def find_images(folder: Path) -> tuple[list[SourceImage], list[str]]:
     """
     if not is_folder(folder):
         raise AnalysisError(f"{folder}: is no folder; give the folder that holds the images")
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    try:
+        files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    except OSError as error:
+        raise AnalysisError(f"{folder}: cannot be read ({error.strerror}); give a folder that can") from None
     paths = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not paths:
         raise AnalysisError(f"{folder}: has no images; looked for {', '.join(SUFFIXES)}")

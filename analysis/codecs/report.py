@@ -15,7 +15,7 @@ from analysis.codecs.images import content_sha256, dataset_name, find_images
 from analysis.codecs.results import MeanPoint, Results, collect
 from analysis.codecs.runner import Outcome, measure
 from analysis.errors import AnalysisError
-from analysis.files import write_csv
+from analysis.files import is_folder, write_csv
 
 _GO_ON = "What is measured is kept; the same command goes on from there."
 
@@ -42,7 +42,7 @@ def report(
     progress: Callable[[str], None],
 ) -> AnchorReport:
     """AnalysisError if no setting of any codec can be complete: then nothing is written."""
-    if out.suffix.lower() != ".csv":
+    if out.suffix.lower() != ".csv" or is_folder(out):
         raise AnalysisError(f"--out {out}: must be the name of a .csv file")
     images, others = find_images(folder)
     dataset = dataset_name(folder, images, dataset)

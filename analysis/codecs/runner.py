@@ -166,7 +166,8 @@ class _Reporter:
 
     def now_and_then(self) -> None:
         now = time.monotonic()
-        if self.done < self.fresh and now - self._last >= _PROGRESS_S:
+        # A run of hours is to leave dozens of lines, not thousands.
+        if self.done < self.fresh and now - self._last >= max(_PROGRESS_S, (now - self._start) / 10):
             self._last = now
             left_s = (now - self._start) * (self.fresh - self.done) / self.done if self.done else None
             left = "" if left_s is None else f", about {left_s:.0f} s left"
