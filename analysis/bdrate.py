@@ -60,7 +60,7 @@ class Curve:
             if not (next_bpp > bpp and next_psnr_db > psnr_db):
                 raise AnalysisError(
                     f"curve {self.name!r} is not monotone: {bpp:.4f} bpp has {psnr_db:.3f} dB, "
-                    f"{next_bpp:.4f} bpp has {next_psnr_db:.3f} dB; train longer or leave a point out"
+                    f"{next_bpp:.4f} bpp has {next_psnr_db:.3f} dB; leave a point out, or train longer"
                 )
         object.__setattr__(self, "bpp", tuple(p[0] for p in points))
         object.__setattr__(self, "psnr_db", tuple(p[1] for p in points))

@@ -61,41 +61,38 @@ class ImageScores:
         for spec_id, image, bpp, psnr_db in zip(*columns, strict=True):
             self._points.setdefault(spec_id, []).append((called(image), (bpp, psnr_db)))
 
-    def points(self, label: str, rows: pd.DataFrame) -> dict[str, list[RatePoint]]:
-        """Image -> one point per row, seeds averaged. rows: of one curve, seeds joined in spec_id.
+    def points(self, label: str, spec_ids: Sequence[str]) -> dict[str, list[RatePoint]]:
+        """Image -> one point per entry of spec_ids: of one trial, or the mean of seeds joined by ';'.
 
         Raises AnalysisError if a trial lacks scores, or has other images than the first.
         """
-        every = [self._of_row(label, row) for _, row in rows.iterrows()]
-        for one in every:
-            if one.keys() != every[0].keys():
-                odd = sorted(one.keys() ^ every[0].keys())
-                raise AnalysisError(f"{label}: its trials differ in images, such as {odd[0]}")
+        every = [self._of_seeds(label, joined.split(";")) for joined in spec_ids]
+        _require_same_images(label, every)
         return {image: [one[image] for one in every] for image in every[0]}
 
-    def _of_row(self, label: str, row: pd.Series) -> dict[str, RatePoint]:
-        seeds: list[dict[str, RatePoint]] = []
-        for spec_id in str(row["spec_id"]).split(";"):
+    def _of_seeds(self, label: str, spec_ids: Sequence[str]) -> dict[str, RatePoint]:
+        seeds = []
+        for spec_id in spec_ids:
             scores = self._points.get(spec_id, [])
             if not scores:
                 raise AnalysisError(
-                    f"{label}: no per-image scores at lmbda {row['lmbda']:g}; --average mean_curve needs none"
+                    f"{label}: trial {spec_id} has no scores of images; --average mean_curve needs none"
                 )
-            by_image = dict(scores)
-            if len(by_image) < len(scores):
+            seeds.append(dict(scores))
+            if len(seeds[-1]) < len(scores):
                 raise AnalysisError(f"{label}: two of its images have one name without their extensions")
-            seeds.append(by_image)
-        if any(seed.keys() != seeds[0].keys() for seed in seeds):
-            raise AnalysisError(f"{label}: its seeds differ in images at lmbda {row['lmbda']:g}")
+        _require_same_images(label, seeds)
         if len(seeds) == 1:
             return seeds[0]
-        return {
-            image: (
-                float(np.mean([seed[image][0] for seed in seeds])),
-                float(np.mean([seed[image][1] for seed in seeds])),
-            )
-            for image in seeds[0]
-        }
+        means = {image: np.mean([seed[image] for seed in seeds], axis=0) for image in seeds[0]}
+        return {image: (float(bpp), float(psnr_db)) for image, (bpp, psnr_db) in means.items()}
+
+
+def _require_same_images(label: str, every: Sequence[Mapping[str, RatePoint]]) -> None:
+    for one in every:
+        if one.keys() != every[0].keys():
+            odd = sorted(one.keys() ^ every[0].keys())
+            raise AnalysisError(f"{label}: its trials differ in images, such as {odd[0]}")
 
 
 def per_image(

@@ -15,9 +15,10 @@ from analysis.curves import CURVE_COLUMNS, TrialCurve, trial_curves
 from analysis.errors import AnalysisError
 from analysis.files import write_csv
 from analysis.load import Source
-from analysis.settings import Settings
+from analysis.settings import AVERAGE_TEXT, METHOD_TEXT, Settings
 
 DEFAULT_ANCHORS = ("bpg", "vtm")
+_LABEL_WIDTH = 34
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ def report(
         raise AnalysisError(f"two anchors are called {twice!r}; give each once, files under different names")
     source.require(CURVE_COLUMNS)
     curves = trial_curves(source.frame)
-    table = compare(curves, anchors, settings)
+    table = compare(curves, anchors, settings, source.images)
     on_anchor_images = [
         curve for curve in curves if any(curve.dataset == anchor.dataset for anchor in anchors)
     ]
@@ -76,20 +77,45 @@ def bdrate_text(
             "`python -m sweep +experiment=curves from=SWEEP` trains them.\n"
         )
     else:
-        lines += ["BD-rate: mean rate change at equal PSNR, negative is better", _curve_table(of_curves), ""]
+        lines += [
+            "BD-rate: mean rate change at equal PSNR, negative is better. BD-PSNR: mean PSNR change at equal "
+            "rate",
+            _curve_table(of_curves),
+            "",
+        ]
+        spread_over = of_curves[of_curves["images"].notna()]
+        if not spread_over.empty:
+            lines += ["BD-rates of the images, %", _spread_table(spread_over), ""]
     if not of_points.empty:
         lines += [
             "Rate saving: 100 (1 - bpp / anchor's bpp at the same PSNR), positive is better",
             _point_table(of_points, anchors),
             "",
         ]
-    refused = table[table["refused"] != ""]
-    lines += [
-        text.paragraph("no value", f"{reason}: {text.some(dict.fromkeys(group['label']))}")
-        for reason, group in refused.groupby("refused", sort=False)
-    ]
+    lines += _reasons("no value", table, "refused") + _reasons("note", table, "note")
+    lines += _without(table)
     lines.append(text.files_line(files))
     return "\n".join(lines)
+
+
+def _reasons(head: str, table: pd.DataFrame, name: str) -> list[str]:
+    said = table[table[name] != ""]
+    return [
+        text.paragraph(head, f"{reason}: {text.some(dict.fromkeys(group['label']))}")
+        for reason, group in said.groupby(name, sort=False)
+    ]
+
+
+def _without(table: pd.DataFrame) -> list[str]:
+    """Which images have no value, and for whom."""
+    lacking = table[table["images_refused"] != ""]
+    return [
+        text.paragraph(
+            "left out",
+            f"{row['label']} against {row['anchor']}: no value on {row['images_refused'].replace(';', ', ')}",
+        )
+        for _, row in lacking.iterrows()
+    ]
 
 
 def _basis(curves: Sequence[TrialCurve], anchors: Sequence[Anchor], settings: Settings) -> list[str]:
@@ -99,14 +125,19 @@ def _basis(curves: Sequence[TrialCurve], anchors: Sequence[Anchor], settings: Se
     lines = [
         text.paragraph(
             "method",
-            f"{settings.method} of log rate over PSNR, mean over the PSNR range that both reach{cut}",
+            f"{settings.method} of log rate over PSNR ({METHOD_TEXT[settings.method]}), mean over the PSNR "
+            f"range that both reach{cut}; at least {100 * settings.min_overlap:g} % of a curve's own range",
         ),
         text.paragraph(
             "averaging",
-            "trials: mean of per-image PSNR (RGB, 8-bit rounded), mean of per-image bpp of whole files; "
-            "seeds are averaged first",
+            f"{settings.average}: {AVERAGE_TEXT[settings.average]}; trials: mean of per-image PSNR (RGB, "
+            "8-bit rounded), mean of per-image bpp of whole files; seeds are averaged first",
         ),
     ]
+    rows = pd.concat([curve.rows for curve in curves])
+    if undertrained := text.undertraining(rows):
+        head = "undertrained" if rows["percent_of_paper_steps"].max() < 100 else "training"
+        lines.append(text.paragraph(head, undertrained))
     sets = sorted({f"{c.dataset or 'not named'} ({c.rows['eval_images'].iloc[0]} images)" for c in curves})
     lines.append(text.paragraph("evaluated on", ", ".join(sets)))
     for anchor in anchors:
@@ -117,7 +148,11 @@ def _basis(curves: Sequence[TrialCurve], anchors: Sequence[Anchor], settings: Se
             f"colour: {anchor.colour}; PSNR: {anchor.psnr_rule}; averaging: {anchor.averaging}",
             f"source: {anchor.source}",
         ]
-        lines.append(text.paragraph(f"anchor {anchor.name}", f"{'; '.join(facts)}. {anchor.note}".strip()))
+        if anchor.images:
+            facts.insert(1, f"points of {len(anchor.images)} images")
+        lines.append(text.paragraph("anchor", f"{anchor.name}: {'; '.join(facts)}. {anchor.note}".strip()))
+        if anchor.caution:
+            lines.append(text.paragraph("caution", anchor.caution))
     return lines
 
 
@@ -126,22 +161,51 @@ def _curve_table(table: pd.DataFrame) -> str:
         ("", "architecture"),
         ("", "budget"),
         ("", "points"),
-        ("own range", "dB"),
         ("", "anchor"),
         ("BD-rate", "%"),
+        ("BD-PSNR", "dB"),
         ("integrated", "dB"),
+        ("anchor's", "bpp there"),
         ("of own", "range %"),
     ]
     body = [
         [
-            text.shorten(row["label"], text.LABEL_WIDTH),
+            text.shorten(row["label"], _LABEL_WIDTH),
             _budget(row),
             str(row["points"]),
-            _range(row["psnr_low_db"], row["psnr_high_db"]),
             row["anchor"],
             text.cell(row["bd_rate_pct"], "+.2f"),
-            _range(row["range_low_db"], row["range_high_db"]),
+            text.cell(row["bd_psnr_db"], "+.2f"),
+            _range(row["range_low_db"], row["range_high_db"], ".2f"),
+            _range(row["range_low_bpp"], row["range_high_bpp"], ".3f"),
             text.cell(row["overlap_pct"], ".0f"),
+        ]
+        for _, row in table.iterrows()
+    ]
+    return text.columns_text(heads, body)
+
+
+def _spread_table(table: pd.DataFrame) -> str:
+    heads = [
+        ("", "architecture"),
+        ("", "budget"),
+        ("", "anchor"),
+        ("", "images"),
+        ("", "mean"),
+        ("95 % interval", "of the mean"),
+        ("", "median"),
+        ("", "quartiles"),
+    ]
+    body = [
+        [
+            text.shorten(row["label"], _LABEL_WIDTH),
+            _budget(row),
+            row["anchor"],
+            f"{row['images']:.0f}",
+            text.cell(row["bd_rate_pct"], "+.2f"),
+            _range(row["ci95_low_pct"], row["ci95_high_pct"], "+.2f"),
+            text.cell(row["median_pct"], "+.2f"),
+            _range(row["q25_pct"], row["q75_pct"], "+.2f"),
         ]
         for _, row in table.iterrows()
     ]
@@ -181,5 +245,5 @@ def _budget(row: pd.Series) -> str:
     return (row["budget"] or "-") + (", warm" if row["warm_started"] else "")
 
 
-def _range(low_db: float | None, high_db: float | None) -> str:
-    return "-" if pd.isna(low_db) else f"{low_db:.2f}..{high_db:.2f}"
+def _range(low: float | None, high: float | None, form: str) -> str:
+    return "-" if pd.isna(low) else f"{low:{form}}..{high:{form}}"

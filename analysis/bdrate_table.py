@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.anchors import Anchor
+from analysis.anchors import Anchor, names_with_images
 from analysis.bdrate import BdPsnr, BdRate, Curve, bd_psnr, bd_rate, rate_saving_pct
 from analysis.bdrate_images import ImageScores, RatePoint, per_image, spread
 from analysis.curves import TrialCurve
@@ -32,11 +32,10 @@ def compare(
     scores = _image_scores(anchors, images) if settings.average == "per_image" else None
     rows = []
     for curve in curves:
-        parts = [curve.rows] if curve.is_curve else [curve.rows.iloc[[n]] for n in range(len(curve.rows))]
-        for part in parts:
-            about = _about(curve, part, settings)
-            points = None if scores is None else _points(curve.label, part, scores)
-            rows += [_compare(curve, part, about, anchor, settings, points) for anchor in anchors]
+        for part in [curve] if curve.is_curve else curve.single_points():
+            about = _about(part, settings)
+            points = None if scores is None else _points(part, scores)
+            rows += [_compare(part, about, anchor, settings, points) for anchor in anchors]
     table = pd.DataFrame(rows)
     if table.empty:
         raise AnalysisError("no trial with status ok has bpp and psnr_db; there is nothing to compare")
@@ -50,9 +49,10 @@ def compare(
 def _image_scores(anchors: Sequence[Anchor], images: pd.DataFrame | None) -> ImageScores:
     for anchor in anchors:
         if not (anchor.images or anchor.odd_images):
+            shipped = f"{', '.join(names_with_images())}, or " if names_with_images() else ""
             raise AnalysisError(
-                f"--average per_image: {anchor.name} has no points of single images; name a CSV that has, as "
-                "`python -m analysis anchors` writes them, with --anchor"
+                f"--average per_image: {anchor.name} has no points of single images; name {shipped}a CSV "
+                "that has, as `python -m analysis anchors` writes it, with --anchor"
             )
     if images is None or images.empty:
         raise AnalysisError(
@@ -65,37 +65,28 @@ def _image_scores(anchors: Sequence[Anchor], images: pd.DataFrame | None) -> Ima
 _Points = dict[str, list[RatePoint]] | AnalysisError
 
 
-def _points(label: str, rows: pd.DataFrame, scores: ImageScores) -> _Points:
+def _points(curve: TrialCurve, scores: ImageScores) -> _Points:
     try:
-        points = scores.points(label, rows)
+        points = scores.points(curve.label, curve.values("spec_id"))
     except AnalysisError as error:
         return error
-    wanted = rows["eval_images"].iloc[0]
+    wanted = curve.values("eval_images")[0]
     if not pd.isna(wanted) and int(wanted) != len(points):
-        return AnalysisError(f"{label}: has scores of {len(points)} images, was evaluated on {int(wanted)}")
+        return AnalysisError(
+            f"{curve.label}: has scores of {len(points)} images, was evaluated on {int(wanted)}"
+        )
     return points
 
 
-def _about(curve: TrialCurve, rows: pd.DataFrame, settings: Settings) -> dict[str, object]:
+def _about(curve: TrialCurve, settings: Settings) -> dict[str, object]:
     """What a row of the comparison says apart from its anchor."""
-    first = rows.iloc[0]
-    bpp, psnr_db, lmbdas = (rows[name].tolist() for name in ("bpp", "psnr_db", "lmbda"))
+    bpp, psnr_db = curve.values("bpp"), curve.values("psnr_db")
     return {
         "kind": "curve" if curve.is_curve else "point",
-        "label": curve.label,
-        "family": first["family"],
-        "arch_id": curve.arch_id,
-        "curve_id": curve.curve_id,
-        "budget": first["budget"],
-        "budget_id": curve.budget_id,
-        "steps": first["steps"],
-        "percent_of_paper_steps": first["percent_of_paper_steps"],
-        "warm_started": first["warm_start"] != "",
-        "dataset": curve.dataset,
-        "eval_images": first["eval_images"],
-        "kflop_per_px_dec": first["kflop_per_px_dec"],
-        "points": len(rows),
-        "lmbdas": " ".join(f"{lmbda:g}" for lmbda in lmbdas),
+        **{name: curve.values(name)[0] for name in _COPIED},
+        "warm_started": curve.values("warm_start")[0] != "",
+        "points": len(bpp),
+        "lmbdas": " ".join(f"{lmbda:g}" for lmbda in curve.values("lmbda")),
         "bpp_low": min(bpp),
         "bpp_high": max(bpp),
         "psnr_low_db": min(psnr_db),
@@ -107,6 +98,10 @@ def _about(curve: TrialCurve, rows: pd.DataFrame, settings: Settings) -> dict[st
     }
 
 
+_COPIED = (
+    "label", "family", "arch_id", "curve_id", "budget", "budget_id", "steps", "percent_of_paper_steps",
+    "dataset", "eval_images", "kflop_per_px_dec",
+)  # fmt: skip
 # Empty until computed; in the order of the table.
 _RESULT: dict[str, Any] = {
     "bd_rate_pct": None,
@@ -131,7 +126,6 @@ _RESULT: dict[str, Any] = {
 
 def _compare(
     curve: TrialCurve,
-    rows: pd.DataFrame,
     about: dict[str, object],
     anchor: Anchor,
     settings: Settings,
@@ -155,19 +149,13 @@ def _compare(
         if isinstance(points, AnalysisError):
             raise points
         if curve.is_curve:
-            curve.require_alike()
             return found | (
                 _bd(curve, anchor, settings)
                 if points is None
                 else _bd_images(curve, anchor, settings, points)
             )
-        bpp, psnr_db = float(rows["bpp"].iloc[0]), float(rows["psnr_db"].iloc[0])
         return found | (
-            {
-                "rate_saving_pct": rate_saving_pct(
-                    anchor.curve, bpp=bpp, psnr_db=psnr_db, method=settings.method
-                )
-            }
+            _saving(curve, anchor, settings)
             if points is None
             else _saving_images(curve, anchor, settings, points)
         )
@@ -197,6 +185,7 @@ def _bd(curve: TrialCurve, anchor: Anchor, settings: Settings) -> dict[str, obje
 def _bd_images(
     curve: TrialCurve, anchor: Anchor, settings: Settings, points: dict[str, list[RatePoint]]
 ) -> dict[str, object]:
+    curve.require_alike()
     rates = per_image(
         curve.label, points, anchor, lambda theirs, name, own: _bd_rate(settings)(theirs, _curve(name, own))
     )
@@ -216,6 +205,12 @@ def _bd_images(
         return found | _psnr_change(list(psnrs.found.values()))
     except AnalysisError as error:
         return found | {"note": f"no BD-PSNR: {error}"}
+
+
+def _saving(curve: TrialCurve, anchor: Anchor, settings: Settings) -> dict[str, object]:
+    ((bpp,), (psnr_db,)) = curve.values("bpp"), curve.values("psnr_db")
+    saving = rate_saving_pct(anchor.curve, bpp=bpp, psnr_db=psnr_db, method=settings.method)
+    return {"rate_saving_pct": saving}
 
 
 def _saving_images(

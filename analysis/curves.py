@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,11 +29,25 @@ _ALIKE = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
+class CurveTable:
+    """The points of all curves, those of a curve below each other by rising rate."""
+
+    frame: pd.DataFrame
+    _lists: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
+
+    def values(self, name: str) -> list[Any]:
+        """A whole column: picking thousands of cells out of a frame one by one takes seconds."""
+        if name not in self._lists:
+            self._lists[name] = self.frame[name].tolist()
+        return self._lists[name]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class TrialCurve:
     """The trials of one architecture, trained alike and evaluated on one set, by rising rate.
 
-    rows: one row per lmbda, seeds averaged.
+    start, end: its rows of the table, one per lmbda, seeds averaged.
     """
 
     label: str
@@ -39,20 +55,35 @@ class TrialCurve:
     curve_id: str
     budget_id: str
     dataset: str
-    rows: pd.DataFrame
+    table: CurveTable
+    start: int
+    end: int
+
+    @functools.cached_property
+    def rows(self) -> pd.DataFrame:
+        """Its part of the table, numbered from 0."""
+        return self.table.frame.iloc[self.start : self.end].reset_index(drop=True)
 
     @property
     def is_curve(self) -> bool:
-        return len(self.rows) >= MIN_POINTS
+        return self.end - self.start >= MIN_POINTS
+
+    def values(self, name: str) -> list[Any]:
+        """One column of `rows`."""
+        return self.table.values(name)[self.start : self.end]
+
+    def single_points(self) -> list[TrialCurve]:
+        """Each of its points by itself."""
+        return [dataclasses.replace(self, start=row, end=row + 1) for row in range(self.start, self.end)]
 
     def curve(self) -> Curve:
         """Raises AnalysisError by name if the points are not monotone, or were not trained alike."""
         self.require_alike()
-        return Curve(self.label, tuple(self.rows["bpp"]), tuple(self.rows["psnr_db"]))
+        return Curve(self.label, tuple(self.values("bpp")), tuple(self.values("psnr_db")))
 
     def require_alike(self) -> None:
         for name, noun in _ALIKE.items():
-            values = [str(value) for value in self.rows[name] if not pd.isna(value) and value != ""]
+            values = [str(value) for value in self.values(name) if not pd.isna(value) and value != ""]
             if len(set(values)) > 1:
                 raise AnalysisError(
                     f"curve {self.label!r} mixes {noun} ({', '.join(dict.fromkeys(values))}); "
@@ -72,15 +103,22 @@ def trial_curves(frame: pd.DataFrame) -> list[TrialCurve]:
     averaged = curve_points(frame)
     if averaged.empty:
         return []
-    # Cut from one sorted table: sorting thousands of groups one by one takes seconds.
     group = averaged.groupby(CURVE_KEY, sort=False, dropna=False).ngroup().to_numpy()
     order = np.lexsort([averaged["bpp"].to_numpy(), group])
-    ordered = averaged.iloc[order].reset_index(drop=True)
-    ends = np.flatnonzero(np.diff(group[order], append=-1)) + 1
-    ids = list(zip(*(ordered[name].tolist() for name in (*CURVE_KEY, "label", "dataset")), strict=True))
-    curves = []
-    for start, end in zip([0, *ends[:-1]], ends, strict=True):
-        arch_id, curve_id, budget_id, _, label, dataset = ids[start]
-        rows = ordered.iloc[start:end].reset_index(drop=True)
-        curves.append(TrialCurve(label, str(arch_id), str(curve_id), str(budget_id), dataset, rows))
-    return curves
+    table = CurveTable(averaged.iloc[order].reset_index(drop=True))
+    ends = (np.flatnonzero(np.diff(group[order], append=-1)) + 1).tolist()
+    names = ("label", "arch_id", "curve_id", "budget_id", "dataset")
+    labels, arch_ids, curve_ids, budget_ids, datasets = (table.values(name) for name in names)
+    return [
+        TrialCurve(
+            labels[start],
+            arch_ids[start],
+            curve_ids[start],
+            budget_ids[start],
+            datasets[start],
+            table,
+            start,
+            end,
+        )
+        for start, end in zip([0, *ends[:-1]], ends, strict=True)
+    ]

@@ -66,6 +66,11 @@ def names() -> list[str]:
     return list(_names())
 
 
+def names_with_images() -> list[str]:
+    """Those of `names` that have points of single images."""
+    return list(dict.fromkeys(point.codec for point in _measured() if point.image))
+
+
 def load_anchor(name: str) -> Anchor:
     """A shipped anchor by name, PATH.csv, PATH.csv:CODEC of several, or a results JSON of CompressAI."""
     if name in names():

@@ -57,7 +57,7 @@ def test_the_printed_report_names_method_range_overlap_averaging_and_anchors(tmp
         "mean of per-image PSNR (RGB, 8-bit rounded)",
         "seeds are averaged first",
         "kodak (24 images)",
-        "anchor vtm VTM-9.1 intra (CompressAI), kodak, 8 points; 0.048..3.63 bpp, 26.14..46.59 dB",
+        "anchor vtm: VTM-9.1 intra (CompressAI), kodak, 8 points; 0.048..3.63 bpp, 26.14..46.59 dB",
         "source: CompressAI@869a9f5d4126:results/image/kodak/vtm.json",
         "integrated",
         "range %",
