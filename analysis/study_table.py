@@ -7,7 +7,8 @@ one image at a time, of the networks alone (as there) and with entropy coding.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -123,16 +124,10 @@ def mpps(milliseconds: pd.Series, timed: Timed) -> pd.Series:
 
 def _names(compared: pd.DataFrame) -> pd.DataFrame:
     """model: the study's letter, '' for others. size: widths, latent channels and layers, or the label."""
-    known = presets()
-    keys = ["transform", "entropy_model", "hyper_transform", "channels", "layers"]
+    known = presets().to_dict("records")
     letters, sizes = [], []
-    for _, row in compared.iterrows():
-        letter = ""
-        for _, preset in known.iterrows():
-            same = all(row[key] == preset[key] for key in keys)
-            if same and _near(row, preset, "params_m") and _near(row, preset, "kflop_per_px_dec"):
-                letter = preset["model"]
-        letters.append(letter)
+    for row in compared.to_dict("records"):
+        letters.append(next((str(preset["model"]) for preset in known if _is(row, preset)), ""))
         layers = "" if set(row["layers"]) <= {"0", "-"} else f" +{row['layers']}"
         sizes.append(
             f"{row['channels']}/{row['latent_channels']}{layers}" if row["channels"] else row["label"]
@@ -140,8 +135,13 @@ def _names(compared: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"model": letters, "size": sizes}, index=compared.index, dtype=object)
 
 
-def _near(row: pd.Series, preset: pd.Series, name: str) -> bool:
-    return bool(abs(row[name] - preset[name]) <= _SAME_SIZE * preset[name])
+def _is(row: Mapping[Hashable, Any], preset: Mapping[Hashable, Any]) -> bool:
+    """Whether an architecture is that preset, by its depth and by what is counted on it."""
+    names = ("transform", "entropy_model", "hyper_transform", "channels", "layers")
+    return all(row[name] == preset[name] for name in names) and all(
+        abs(row[name] - preset[name]) <= _SAME_SIZE * preset[name]
+        for name in ("params_m", "kflop_per_px_dec")
+    )
 
 
 def _speeds(compared: pd.DataFrame, times: pd.DataFrame, timed: Sequence[Timed]) -> pd.DataFrame:
@@ -159,16 +159,18 @@ def _speeds(compared: pd.DataFrame, times: pd.DataFrame, timed: Sequence[Timed])
 def _savings(source: Source, compared: pd.DataFrame) -> pd.DataFrame:
     """Of the whole curve where there is one, else of the point; never extrapolated."""
     of_them = source.frame[source.frame["curve_id"].isin(compared["curve_id"])]
-    curves = {_key(curve.rows.iloc[0]): curve for curve in trial_curves(of_them)}
-    found = [_saving(curves.get(_key(row)), row) for _, row in compared.iterrows()]
+    curves = {
+        (curve.arch_id, curve.curve_id, curve.budget_id, curve.rows["dataset_hash"].iat[0]): curve
+        for curve in trial_curves(of_them)
+    }
+    found = [
+        _saving(curves.get(tuple(row[name] for name in _CURVE_KEY)), row)
+        for row in compared.to_dict("records")
+    ]
     return pd.DataFrame(found, index=compared.index)
 
 
-def _key(row: pd.Series) -> tuple[str, ...]:
-    return tuple(str(row[name]) for name in _CURVE_KEY)
-
-
-def _saving(curve: TrialCurve | None, row: pd.Series) -> dict[str, object]:
+def _saving(curve: TrialCurve | None, row: Mapping[Hashable, Any]) -> dict[str, object]:
     found: dict[str, object] = {
         "rate_saving_vs_bpg_pct": None,
         "saving_kind": "",
@@ -180,7 +182,8 @@ def _saving(curve: TrialCurve | None, row: pd.Series) -> dict[str, object]:
     if curve is None:
         return found | {"saving_refused": "no bpp or psnr_db"}
     anchor = load_anchor(ANCHOR)
-    if mismatch := dataset_mismatch({str(key): value for key, value in row.items()}, anchor.dataset):
+    facts = {name: row[name] for name in ("dataset", "eval_images")}
+    if mismatch := dataset_mismatch(facts, anchor.dataset):
         return found | {"saving_refused": mismatch}
     try:
         return found | (_of_curve(curve, anchor) if curve.is_curve else _of_point(row, anchor))
@@ -200,7 +203,7 @@ def _of_curve(curve: TrialCurve, anchor: Anchor) -> dict[str, object]:
     }
 
 
-def _of_point(row: pd.Series, anchor: Anchor) -> dict[str, object]:
+def _of_point(row: Mapping[Hashable, Any], anchor: Anchor) -> dict[str, object]:
     saving = rate_saving_pct(anchor.curve, bpp=row["bpp"], psnr_db=row["psnr_db"])
     return {
         "rate_saving_vs_bpg_pct": saving,

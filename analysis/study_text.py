@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -171,7 +172,7 @@ def _core(table: StudyTable) -> _Laid:
     heads += [("", "rd_loss"), ("on the", "frontier")]
     marks = _refusals(table)
     body = []
-    for name, (_, row) in zip(_called(table), table.rows.iterrows(), strict=True):
+    for name, row in zip(_called(table), table.rows.to_dict("records"), strict=True):
         mark = {"point": "*", "curve": ""}.get(row["saving_kind"], marks.get(row["saving_refused"], ""))
         body.append(
             [
@@ -190,18 +191,19 @@ def _core(table: StudyTable) -> _Laid:
 
 def _called(table: StudyTable) -> list[list[str]]:
     """model, transform, entropy model, hyper-transform; ids tell apart what would read alike."""
+    rows = table.rows.to_dict("records")
+    parts = ("transform", "entropy_model", "hyper_transform")
     names = [
-        [
+        (
             row["model"] or text.shorten(row["size"], 30),
             *(_CALLED.get(row[part], row[part]) for part in parts),
-        ]
-        for parts in [("transform", "entropy_model", "hyper_transform")]
-        for _, row in table.rows.iterrows()
+        )
+        for row in rows
     ]
-    alike = [names.count(name) > 1 for name in names]
+    counts = collections.Counter(names)
     return [
-        [f"{name[0]} #{arch_id[:4]}", *name[1:]] if twice else name
-        for name, twice, arch_id in zip(names, alike, table.rows["arch_id"], strict=True)
+        [name[0] if counts[name] == 1 else f"{name[0]} #{row['arch_id'][:4]}", *name[1:]]
+        for name, row in zip(names, rows, strict=True)
     ]
 
 
@@ -211,10 +213,9 @@ def _speeds(table: StudyTable, shown: Sequence[Timed], start: int) -> _Laid:
     for part, title in (("net", "networks"), ("total", "whole")):
         for n, setting in enumerate(shown, start=start + 1):
             heads.append((title, f"[{n}]"))
-            columns.append(table.rows[f"dec_{part}_mpps__{setting.key}"])
+            columns.append(table.rows[f"dec_{part}_mpps__{setting.key}"].tolist())
     body = [
-        [*name, *(text.cell(values.iloc[n], ".2f") for values in columns)]
-        for n, name in enumerate(_called(table))
+        [*name, *(text.cell(values[n], ".2f") for values in columns)] for n, name in enumerate(_called(table))
     ]
     return _Laid(heads, body)
 

@@ -71,6 +71,7 @@ def command_s(name: str, source: Path, out: Path) -> tuple[float, float]:
     out = out.with_suffix(".html") if name == "report" else out
     command = [sys.executable, "-m", "analysis", name, str(source), "-o", str(out), *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else every start compiles all libraries anew
     started_s, before_s = time.perf_counter(), children_cpu_s()
     done = subprocess.run(
         command, cwd=out.parent, env=environment, capture_output=True, text=True, check=False
