@@ -8,7 +8,7 @@ function drawCurves() {
   const mine = page.curves.filter((curve) => curve.dataset_hash === hash);
   const references = page.references.filter((reference) => reference.dataset_hashes.includes(hash));
   const traces = references.map((reference, index) => ({
-    type: "scatter", mode: "lines", x: reference.bpp, y: reference.psnr_db, name: `${reference.title}, published`,
+    type: "scatter", mode: "lines", x: reference.bpp, y: reference.psnr_db, name: escapeHtml(reference.title), meta: reference.name,
     visible: shownReferences.has(reference.name), hoverinfo: "name", hoverlabel: { namelength: -1 },
     line: { color: "#737373", width: 1.5, dash: DASHES[index % DASHES.length] },
   }));
@@ -71,6 +71,6 @@ function writeAroundCurves(mine, lines, references) {
     return element("label", { title: reference.note }, box, element("span", { textContent: reference.title }));
   }));
   byId("curves-note").textContent = references.length > 0
-    ? "Grey lines are published by others and were not measured here. Hover over a name below the figure for how it was measured. Points are means over images, seeds averaged."
-    : "BPG, VTM and published codecs are not shown: their curves are of the 24 Kodak images, which are not what was evaluated here.";
+    ? "Grey lines are reference curves on the same images, not trials of this source; hover over a name above for how they were measured. Points are means over images, seeds averaged."
+    : "BPG, VTM and other codecs are not shown: their curves are of the 24 Kodak images, which are not what was evaluated here.";
 }

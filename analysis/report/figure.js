@@ -143,7 +143,7 @@ function axis(name, isLog, range, title) {
   return { ...common, type: "log", range, tickvals: ticks, ticktext: ticks.map((v) => v.toLocaleString("en-US", { maximumSignificantDigits: 4 })) };
 }
 
-const CONFIG = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "toImage"] };
+const CONFIG = { displaylogo: false, responsive: true, modeBarButtons: [["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "resetScale2d"]] };
 const LAYOUT = {
   margin: { l: 60, r: 14, t: 8, b: 50 }, showlegend: false, hovermode: "closest", plot_bgcolor: "#fff", paper_bgcolor: "#fff",
   font: { family: "system-ui, Segoe UI, Roboto, Arial, sans-serif", size: 13, color: "#1b1f24" },

@@ -75,6 +75,7 @@ function listen() {
   byId("json").addEventListener("click", () => download(`${fileName()}.json`, "application/json", jsonText()));
   byId("rows-of").addEventListener("change", () => fillTable());
   listenToPoints("plane");
+  new ResizeObserver(() => Plotly.Plots.resize("plane")).observe(byId("plane"));
 }
 
 function listenToPoints(id) {
@@ -100,5 +101,7 @@ async function start() {
   listenToPoints("curves-figure");
   document.body.dataset.drawn = "yes";
 }
+
+window.rdc = { frontierOf, group, label, value }; // for the console of whoever wants to look further
 
 start();

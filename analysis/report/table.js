@@ -1,10 +1,10 @@
 // The table: DataTables sorts, filters and pages; every cell is escaped here.
 
-const SHOWN = ["label", "family", "on_frontier", "rd_loss", "bpp", "psnr_db", "ms_ssim_db", "rate_saving_vs_bpg_pct",
-  "kflop_per_px_dec", "params_m", "time_dec_total_ms", "frontier_probability"];
+const SHOWN = ["label", "family", "on_frontier", "frontier_probability", "rd_loss", "bpp", "psnr_db",
+  "kflop_per_px_dec", "params_m", "time_dec_total_ms", "rate_saving_vs_bpg_pct"];
 const TRIAL_SHOWN = ["label", "family", "status", "lmbda", "seed", "rd_loss", "bpp", "psnr_db", "kflop_per_px_dec", "params_m", "time_dec_total_ms", "off_frontier_reason"];
-const SHORT = { frontier_probability: "P(frontier)", label: "architecture", on_frontier: "on frontier", kflop_per_px_dec: "decode kFLOP/px", params_m: "params, million", time_dec_total_ms: "decode ms",
-  rate_saving_vs_bpg_pct: "saves vs BPG, %", rate_saving_vs_vtm_pct: "saves vs VTM, %", psnr_db: "PSNR dB", ms_ssim_db: "MS-SSIM dB", off_frontier_reason: "not compared because" };
+const SHORT = { frontier_probability: "P(frontier)", label: "architecture", on_frontier: "on frontier", kflop_per_px_dec: "decode kFLOP/px", params_m: "params M", time_dec_total_ms: "decode ms",
+  rate_saving_vs_bpg_pct: "saves vs BPG %", rate_saving_vs_vtm_pct: "saves vs VTM %", psnr_db: "PSNR dB", ms_ssim_db: "MS-SSIM dB", off_frontier_reason: "not compared because" };
 const TEXT_IDS = new Set(["spec_id", "curve_id", "arch_id", "budget_id"]);
 
 let table = null;
@@ -26,8 +26,8 @@ function columnFor(name, at, isShown) {
   const isPlain = name === "lmbda" || name === "seed";
   return {
     data: at + 1,
-    title: `<span title="${escapeHtml(known.description)}">${escapeHtml(SHORT[name] || name)}</span>`,
     visible: isShown,
+    searchable: name !== "dominated_by", // or a search for a name would also find whom it beats
     type: isNumeric ? "num" : "string",
     className: isNumeric ? "dt-right" : "dt-left",
     orderSequence: known.better === "high" ? ["desc", "asc"] : ["asc", "desc"],
@@ -55,7 +55,9 @@ function fillTable() {
   const isVisible = (name) => shown.includes(name) || (name === "seeds" && isGroup && rows.some((row) => extra(row, "seeds") > 1));
   const data = rows.map((row) => [row, ...tableNames.map((name) => cellValue(row, name))]);
   if (table !== null) table.destroy();
-  byId("table-place").replaceChildren(element("table", { id: "trials", className: "display compact", width: "100%" }));
+  const head = (name) => element("th", {}, element("span", { textContent: SHORT[name] || name, title: columns.get(name)?.description || name }));
+  const heads = element("thead", {}, element("tr", {}, ...tableNames.map(head)));
+  byId("table-place").replaceChildren(element("table", { id: "trials", className: "display compact", width: "100%" }, heads));
   const sortBy = tableNames.indexOf(page.objectives[0]);
   const options = {
     data,

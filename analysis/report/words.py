@@ -141,7 +141,7 @@ def method(
         *told,
         ("images' identity", _hashes(architectures.iloc[0])),
         ("seeds", "One seed each." if seeds == 1 else f"Up to {seeds} seeds per architecture, averaged."),
-        *(("counting", rule) for rule in RULES),
+        ("counting", " ".join(RULES)),
         ("coded and estimated", _gap(architectures)),
         ("trained on devices", _listed(trials["train_device"])),
         ("code", _code(trials, versions)),
