@@ -128,14 +128,16 @@ def time_models(models: Sequence[TimedModel], settings: Settings, table: Path) -
     if load > BUSY_LOAD:
         _say(f"warning: load average {load:.1f}: other processes run here, and slow down what is timed")
     run = _Run(models, settings, table, str(device), device_slug(device), load)
-    todo = run.missing(set() if settings.again else known)
+    lacking = run.missing(set() if settings.again else known)
     every = len(models) * len(settings.threads) * len(settings.precisions) * len(settings.sizes)
-    print(f"{len(todo)} of {every} measurements to make on {device_slug(device)}; table {table}", flush=True)
-    for threads, of_threads in itertools.groupby(todo, key=lambda wanted: wanted.threads):
+    print(
+        f"{len(lacking)} of {every} measurements to make on {device_slug(device)}; table {table}", flush=True
+    )
+    for threads, of_threads in itertools.groupby(lacking, key=lambda wanted: wanted.threads):
         run.in_threads(threads, list(of_threads))
     if run.failed:
         raise UserError(
-            f"{run.failed} of {len(todo)} measurements failed, as said above; the others are in {table}"
+            f"{run.failed} of {len(lacking)} measurements failed, as said above; the others are in {table}"
         )
     print(f"{table}: complete; compare with `python -m analysis runtime {table}`")
 
@@ -174,9 +176,9 @@ class _Run:
                 found.append(_Wanted(model, threads, precision, size))
         return found
 
-    def in_threads(self, threads: int, todo: list[_Wanted]) -> None:
+    def in_threads(self, threads: int, lacking: list[_Wanted]) -> None:
         """Groups of models of one precision and size, one after the other, in a process of their own."""
-        alike = itertools.groupby(todo, key=lambda wanted: (wanted.precision, wanted.size))
+        alike = itertools.groupby(lacking, key=lambda wanted: (wanted.precision, wanted.size))
         groups = [group for _, same in alike for group in _chunks(list(same))]
         worker: _Worker | None = None
         try:
