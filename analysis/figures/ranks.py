@@ -14,10 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.correlation import MIN_MODELS, correlate
+from analysis.errors import AnalysisError
 from analysis.figures.sheet import frame, new_figure
 from analysis.figures.style import FAMILY_TITLE, Styles, family_handles, marker_scale
 from analysis.figures.times import Setting, size_name
 from analysis.labels import place_labels
+from analysis.ranks import Inversions, Measured, inversions
 from analysis.text import LABEL_WIDTH, shorten
 
 # Beyond so many models names at both sides become too small: then a plane of ranks.
@@ -25,8 +28,6 @@ MAX_SLOPES = 30
 # Models whose ranks differ most, named in that plane.
 _NAMED_MOVES = 6
 _ROW_IN = 0.24
-# Two models are put in an order only by two values.
-MIN_MODELS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,16 +65,15 @@ class Pair:
     """Two orders of the same models.
 
     rows: one per model with label, family, x, y (values), rank_x, rank_y (1 is the least; ties share the
-        mean rank), sorted by x. inversions: (k, 2) row numbers of pairs that the orders put in opposite ways.
-    clear: (k,) whether the quartiles of both models are apart in both orders.
+        mean rank), sorted by x. inversions: of row numbers; clear where the quartiles of both models are
+        apart in both orders. kendall_tau: None where all values of one order are the same.
     """
 
     x: Order
     y: Order
     rows: pd.DataFrame
-    inversions: npt.NDArray[np.int64]
-    clear: npt.NDArray[np.bool_]
-    kendall_tau: float
+    inversions: Inversions
+    kendall_tau: float | None
 
     @property
     def slug(self) -> str:
@@ -125,8 +125,6 @@ def _same_device(two: Pair) -> bool:
 
 def pair(x: Order, y: Order) -> Pair:
     """The two orders of the models that both have."""
-    from scipy import stats
-
     shared = x.models.index.intersection(y.models.index)
     one, other = x.models.loc[shared], y.models.loc[shared]
     rows = pd.DataFrame(
@@ -144,9 +142,12 @@ def pair(x: Order, y: Order) -> Pair:
         }
     ).sort_values(["x", "y", "label"], kind="stable")
     rows = rows.reset_index()
-    inverted = _inversions(rows["x"].to_numpy(), rows["y"].to_numpy())
-    tau = float(stats.kendalltau(rows["x"], rows["y"]).statistic)
-    return Pair(x, y, rows, inverted, _are_clear(rows, inverted), tau)
+    found = inversions(_measured(rows, "x"), _measured(rows, "y"))
+    try:
+        kendall_tau = correlate(rows["x"], rows["y"]).kendall.value
+    except AnalysisError:  # all values of one order are the same
+        kendall_tau = None
+    return Pair(x, y, rows, found, kendall_tau)
 
 
 def draw_ranks(drawn: Pair, by_family: Styles) -> Figure:
@@ -154,20 +155,11 @@ def draw_ranks(drawn: Pair, by_family: Styles) -> Figure:
     return (_slopes if len(drawn.rows) <= MAX_SLOPES else _plane)(drawn, by_family)
 
 
-def _inversions(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """x rises or stays -> (k, 2) pairs of rows with x strictly rising and y strictly falling."""
-    rising = x[None, :] > x[:, None]
-    falling = y[None, :] < y[:, None]
-    return np.argwhere(rising & falling)
-
-
-def _are_clear(rows: pd.DataFrame, inverted: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    first, second = inverted.T
-    low = {name: rows[f"low_{name}"].to_numpy() for name in ("x", "y")}
-    high = {name: rows[f"high_{name}"].to_numpy() for name in ("x", "y")}
-    return np.asarray(
-        (high["x"][first] < low["x"][second]) & (high["y"][second] < low["y"][first]), dtype=bool
+def _measured(rows: pd.DataFrame, side: str) -> Measured:
+    value, low, high = (
+        rows[name].to_numpy(dtype=np.float64) for name in (side, f"low_{side}", f"high_{side}")
     )
+    return Measured(value, low, high)
 
 
 def _slopes(drawn: Pair, by_family: Styles) -> Figure:
@@ -177,7 +169,7 @@ def _slopes(drawn: Pair, by_family: Styles) -> Figure:
     left = np.arange(1.0, count + 1)
     right = np.empty(count)
     right[rows.sort_values(["y", "x", "label"], kind="stable").index.to_numpy()] = left
-    moved = set(drawn.inversions.ravel())
+    moved = {row for two in drawn.inversions.found for row in two}
     for index, (label, family, x, y) in enumerate(
         rows[["label", "family", "x", "y"]].itertuples(index=False, name=None)
     ):
@@ -217,12 +209,13 @@ def _slopes(drawn: Pair, by_family: Styles) -> Figure:
 def _mark_crossings(
     axes: Axes, drawn: Pair, left: npt.NDArray[np.float64], right: npt.NDArray[np.float64]
 ) -> None:
-    first, second = drawn.inversions.T
+    first, second = np.array(drawn.inversions.found, dtype=int).reshape(-1, 2).T
     ahead, behind = left[second] - left[first], right[first] - right[second]
     along = ahead / (ahead + behind)
     height = left[first] + along * (right[first] - left[first])
+    is_clear = np.array([two in set(drawn.inversions.clear) for two in drawn.inversions.found], dtype=bool)
     for clear, handle in zip((True, False), _crossing_handles(), strict=True):
-        chosen = drawn.clear == clear
+        chosen = is_clear == clear
         axes.scatter(
             along[chosen],
             height[chosen],
@@ -289,22 +282,23 @@ def _plane(drawn: Pair, by_family: Styles) -> Figure:
 
 
 def _title(drawn: Pair) -> str:
-    count, total = len(drawn.inversions), len(drawn.rows) * (len(drawn.rows) - 1) // 2
+    count = len(drawn.inversions.found)
+    tau = "not defined" if drawn.kendall_tau is None else f"{drawn.kendall_tau:.2f}"
     return (
-        f"{count:,} {'inversion' if count == 1 else 'inversions'} in {total:,} pairs of models "
-        f"(Kendall tau {drawn.kendall_tau:.2f})"
+        f"{count:,} {'inversion' if count == 1 else 'inversions'} in {drawn.inversions.pairs:,} pairs "
+        f"of models (Kendall tau {tau})"
     )
 
 
 def _basis(drawn: Pair) -> list[str]:
-    clear, count = int(drawn.clear.sum()), len(drawn.inversions)
+    clear, count = len(drawn.inversions.clear), len(drawn.inversions.found)
     return [
         "Inversion: of two models, the one that has less in the first order has more in the second. Time: "
         "the decoding networks alone, without entropy coding; one image, median of repeats. Kendall tau: 1: "
         "same order, 0: unrelated, -1: reversed.",
         f"{clear} of {count} inversions are clear: in both orders the models' quartiles do not overlap."
         if count
-        else "No inversion: both orders are the same.",
+        else "No inversion: no pair of models changes its order.",
     ]
 
 

@@ -24,7 +24,7 @@ FORMATS = ("png", "svg", "pdf")
 _TITLE_PT, _BASIS_PT, _LEGEND_PT = 11.0, 7.5, 8.5
 _LEADING = 1.35
 # Mean width of a character of the font, as a share of its size; wide enough for capitals and digits.
-_CHARACTER, _BOLD_CHARACTER = 0.55, 0.66
+_CHARACTER, _BOLD_CHARACTER = 0.55, 0.62
 _DPI = 150
 # Text stays text, and nothing that changes between two runs enters a file.
 _RC: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "rdc", "pdf.fonttype": 42}

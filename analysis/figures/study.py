@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from analysis.anchors import Anchor
 from analysis.comparable import Choice, Selection, average_seeds, comparable, distinct_labels
+from analysis.correlation import MIN_MODELS
 from analysis.curves import trial_curves
 from analysis.errors import AnalysisError
 from analysis.figures.plane import plane, why_no_plane
@@ -124,7 +125,7 @@ def _draw_ranks(given: Material, styles: Styles, folder: Path, formats: Sequence
     every = pairs(orders(given.timed))
     if not every:
         remove(folder, f"{RANKS}__*")
-        few = "fewer than three models were timed in common" if len(given.timed) else _UNTIMED
+        few = f"fewer than {MIN_MODELS} models were timed in common" if len(given.timed) else _UNTIMED
         return Drawn((), (f"{RANKS}: {few}",))
     figures = [(f"{RANKS}__{pair.slug}", lambda pair=pair: draw_ranks(pair, styles)) for pair in every]
     return _draw_first(RANKS, figures, MAX_PAIRS, folder, formats)

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 
+from analysis.correlation import Correlation, correlate
+from analysis.errors import AnalysisError
 from analysis.figures.basis import plural
 from analysis.figures.sheet import frame, new_figure
 from analysis.figures.style import Styles, axis_text, marker_scale, set_scale
@@ -49,17 +51,16 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """time = factor * FLOPs ** exponent, least squares of the logarithms, and the correlations.
+    """time = factor * FLOPs ** exponent, least squares of the logarithms, and how well it fits.
 
     models: how many went in; with fewer than MIN_FIT, or all of one cost, there are no other numbers.
-    pearson_r: of the logarithms. kendall_tau: of the ranks.
+    correlation: None where `correlate` refuses.
     """
 
     models: int
     exponent: float | None = None
     factor: float | None = None
-    pearson_r: float | None = None
-    kendall_tau: float | None = None
+    correlation: Correlation | None = None
 
 
 def timed(runtimes: pd.DataFrame) -> pd.DataFrame:
@@ -94,19 +95,21 @@ def time_over_flops(rows: pd.DataFrame, by_family: Styles) -> Figure:
     sizes = sorted(rows["size"].unique(), key=lambda size: (size[0] * size[1], size))
     shown = sizes[:MAX_PANELS]
     height_in = 4.4 + _LINE_IN * (rows["family"].nunique() + 3)
-    figure, panels = new_figure(len(shown), size_in=(max(8.4, 5.4 * len(shown)), height_in))
+    # A monospaced character is 0.6 of its size wide; 64 of them are markers and numbers.
+    table_in = (64 + max(map(len, rows["family"].unique()))) * 0.6 * _TABLE_PT / 72
+    figure, panels = new_figure(len(shown), size_in=(max(8.4, (table_in + 0.3) * len(shown)), height_in))
     for axes, size in zip(panels, shown, strict=True):
         axes.set_title(size_name(size), fontsize=9.5, loc="left", color="0.25")
         _panel(axes, rows[rows["size"] == size], by_family)
     setting: Setting = rows["setting"].iloc[0]
     frame(
         figure,
-        f"Decode time over decoding work on {setting.text}",
+        f"Decode time over decode complexity on {setting.text}",
         [
             "Time: the decoding networks alone, without entropy coding; one image, median of repeats.",
             f"Lines: power laws time = a FLOPs^b, fitted to families of {MIN_FIT} or more models. n: models. "
             "r: Pearson correlation of the logarithms. tau: Kendall's rank correlation; 1: FLOPs order the "
-            "times; 0: they say nothing about the order.",
+            "times; 0: they say nothing about the order. In brackets: 95 % confidence intervals.",
             *_missing_lines(sizes),
         ],
     )
@@ -117,7 +120,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, by_family: Styles) -> None:
     """Points and fits, and below them a legend that is also the table of the fits."""
     width = max(len("all models"), *map(len, rows["family"].unique()))
     size = 6.5 * marker_scale(len(rows))
-    header = f"{'family':{width}}{'n':>5}{'b':>7}{'r':>7}{'tau':>7}"
+    header = f"{'family':{width}}{'n':>5}{'b':>6}{'r':>7}{'':14}{'tau':>7}"
     handles = [Line2D([], [], linestyle="none", label=header)]
     for family, (colour, marker) in by_family.items():
         group = rows[rows["family"] == family]
@@ -150,10 +153,12 @@ def _panel(axes: Axes, rows: pd.DataFrame, by_family: Styles) -> None:
 
 
 def _fit_text(found: Fit) -> str:
-    numbers = (found.exponent, found.pearson_r, found.kendall_tau)
-    return f"{found.models:5}" + "".join(
-        f"{'-':>7}" if number is None else f"{number:7.2f}" for number in numbers
-    )
+    exponent = f"{'-':>6}" if found.exponent is None else f"{found.exponent:6.2f}"
+    if found.correlation is None:
+        return f"{found.models:5}{exponent}{'-':>7}{'':14}{'-':>7}{'':14}"
+    estimates = (found.correlation.pearson, found.correlation.kendall)
+    intervals = "".join(f"{e.value:7.2f}{f' [{e.low:.2f}, {e.high:.2f}]':<14}" for e in estimates)
+    return f"{found.models:5}{exponent}{intervals}"
 
 
 def _draw_fit(axes: Axes, kflop_per_px: npt.NDArray[np.float64], found: Fit, colour: str, line: str) -> None:
@@ -181,21 +186,14 @@ def _missing_lines(sizes: Sequence[tuple[int, int]]) -> list[str]:
 
 def fit(kflop_per_px: npt.NDArray[np.float64], time_ms: npt.NDArray[np.float64]) -> Fit:
     """Both: (n,), positive."""
-    from scipy import stats
-
     if len(kflop_per_px) < MIN_FIT or np.ptp(kflop_per_px) == 0:
         return Fit(len(kflop_per_px))
-    work, time = np.log(kflop_per_px), np.log(time_ms)
-    exponent, offset = np.polyfit(work, time, 1)
-    if np.ptp(time_ms) == 0:
-        return Fit(len(work), float(exponent), float(np.exp(offset)))
-    return Fit(
-        len(work),
-        float(exponent),
-        float(np.exp(offset)),
-        float(stats.pearsonr(work, time).statistic),
-        float(stats.kendalltau(kflop_per_px, time_ms).statistic),
-    )
+    exponent, offset = np.polyfit(np.log(kflop_per_px), np.log(time_ms), 1)
+    try:
+        correlation = correlate(kflop_per_px, time_ms)
+    except AnalysisError:  # too few models, or all equally fast
+        correlation = None
+    return Fit(len(time_ms), float(exponent), float(np.exp(offset)), correlation)
 
 
 def size_name(size: tuple[int, int]) -> str:
