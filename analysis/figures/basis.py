@@ -43,7 +43,9 @@ def training_line(rows: pd.DataFrame) -> str:
     shown = f"lmbda {', '.join(f'{lmbda:g}' for lmbda in lmbdas)}"
     if len(lmbdas) > 8:
         shown = f"{len(lmbdas)} lmbdas from {lmbdas[0]:g} to {lmbdas[-1]:g}"
-    return f"Training: {'; '.join(budgets)}. Trade-off: {shown}."
+    warm = int((rows["warm_start"] != "").sum())
+    started = f" {warm} of {plural(len(rows), 'point')} warm-started from other weights." if warm else ""
+    return f"Training: {'; '.join(budgets)}.{started} Trade-off: {shown}."
 
 
 def timing_line(rows: pd.DataFrame) -> str:

@@ -194,6 +194,9 @@ def test_every_figure_says_what_it_rests_on(full: Material, drawn: Path, tmp_pat
             "the decoding networks alone, without entropy coding; one image, median of repeats" in small_print
         )
         assert "bf16" in small_print
+    warm = trial_curves(full.trials.assign(warm_start="w"))[:2]
+    figure = saving_over_rate(warm, REFERENCES, family_styles(full.trials["family"]))
+    assert any("2 of 2 points warm-started from other weights." in text for text, _ in boxes(figure))
     trained = full.architectures.assign(percent_of_paper_steps=100.0, steps=2_000_000)
     save(plane(trained, *PLANE, family_styles(trained["family"])), tmp_path, "trained", ("svg",))
     small_print = " ".join(svg_texts(tmp_path / "trained.svg"))
