@@ -40,6 +40,20 @@ def test_frontier_of_the_example_table(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(again.drop(columns=resampled), given.drop(columns=resampled))
 
 
+def test_epsilon_and_budgets_of_the_example_table(tmp_path: Path) -> None:
+    done = analysis("frontier", EXAMPLE, "--epsilon", "20%,5%", "--reference", "rd_loss=3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    printed = " ".join(done.stdout.split())
+    assert "represent the frontier to within rd_loss 20 %, kmac_per_px_dec 5 %; not listed: " in printed
+    assert "to the reference rd_loss 3 (given); kmac_per_px_dec" in printed
+    table = pd.read_csv(tmp_path / "example_trials_analysis" / "frontier.csv")
+    assert 1 <= table["on_epsilon_frontier"].sum() < len(table) == 7
+    assert f"epsilon {table['on_epsilon_frontier'].sum()} of 7" in printed
+    by_budget = analysis("frontier", EXAMPLE, "--per", "budget", "-o", "per", cwd=tmp_path)
+    assert by_budget.returncode == 0, by_budget.stderr
+    assert [path.name for path in (tmp_path / "per").iterdir()] == ["frontier_by_budget.csv"]
+
+
 def test_bdrate_of_the_example_table(tmp_path: Path) -> None:
     options = ["--anchor", "vtm", "--method", "akima", "--min-bpp", "0.1", "-o", "out"]
     done = analysis("bdrate", EXAMPLE, *options, cwd=tmp_path)
@@ -96,6 +110,20 @@ def test_a_mistake_ends_the_process_with_status_2_and_one_line(tmp_path: Path) -
             ["frontier", str(EXAMPLE), "--device", "cuda"],
             "--device chooses among the timings of a sweep folder",
         ),
+        (["frontier", str(EXAMPLE), "--epsilon", "a lot"], "epsilon 'a lot': must be a number such as 0.05"),
+        (["frontier", str(EXAMPLE), "--epsilon", "1%,2%,3%"], "--epsilon has 3 values; give one for all, or"),
+        (
+            ["frontier", str(EXAMPLE), "--objectives", "psnr_db,params_m", "--epsilon", "2%"],
+            "--epsilon 2 % of psnr_db: its unit is dB; give a number in dB",
+        ),
+        (
+            ["frontier", "zero.csv", "--epsilon", "2%"],
+            "--epsilon 2 % of kmac_per_px_dec: has values of 0 or less, of which per cent mean nothing",
+        ),
+        (["frontier", str(EXAMPLE), "--reference", "bpp=1"], "--reference bpp: is no objective here"),
+        (["frontier", str(EXAMPLE), "--resamples", "0"], "--resamples 0: must lie between 1 and 1,000,000"),
+        (["frontier", str(EXAMPLE), "--seed=-1"], "--seed -1: must be 0 or greater"),
+        (["frontier", str(EXAMPLE), "--per", "device"], "--per device: example_trials holds no timings"),
         (["frontier", "short.csv"], "short lacks lmbda, rd_loss, kmac_per_px_dec; it has label, bpp"),
         (["bdrate", "short.csv"], "short lacks lmbda, psnr_db, dataset; it has label, bpp"),
         (["frontier", "failed"], "no trial of failed can be compared; trials.csv gives the reasons"),
@@ -133,6 +161,7 @@ def test_mistakes_are_one_line_and_status_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "short.csv").write_text("label,bpp\nx,0.5\n")
+    (tmp_path / "zero.csv").write_text("label,lmbda,rd_loss,kmac_per_px_dec\nx,0.1,1,0\ny,0.1,2,3\n")
     (tmp_path / "ragged.csv").write_text("bpp,psnr_db,dataset\n0.1,30,kodak\n0.2,31\n")
     (tmp_path / "latin.csv").write_bytes("bpp,psnr_db,dataset\n0.1,30,Größe\n".encode("latin-1"))
     write_sweep(tmp_path / "failed", [result(status="failed")])

@@ -72,7 +72,7 @@ def slow_bootstrap(
                 total = weight = 0.0
                 for place, spec_id in enumerate(seeds[arch_id]):
                     times = seed_counts[arch_id][draw][place] if arch_id in seed_counts else 1
-                    values = [scores.at[(spec_id, image), name] for image in images]
+                    values = scores[name].loc[spec_id].loc[images].to_numpy(dtype=np.float64)
                     total += times * np.dot(image_counts[draw], values) / n
                     weight += times
                 drawn.at[row, name] = total / weight
