@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -81,22 +81,25 @@ def typed_side(raw: pd.DataFrame, table: str, what: str) -> pd.DataFrame:
 
 
 def _typed(cells: pd.Series, column: Column, what: str) -> pd.Series:
-    values = cells.astype("object").where(cells.notna(), "").tolist()
+    values = cells.astype("object").where(cells.notna(), "").to_numpy()
     if column.kind == "text":
-        return pd.Series([str(value) for value in values], dtype="object")
-    numbers = list(_numbers(values, column.name, what))
+        return pd.Series(values, dtype="object").map(str).astype("object")
+    try:
+        numbers = np.where(values == "", "nan", values).astype(np.float64)  # as float() does
+    except (TypeError, ValueError):
+        raise AnalysisError(_first_wrong(values, column.name, what)) from None
     if column.kind == "float":
-        return pd.Series(numbers, dtype="float64")
-    whole = [None if np.isnan(number) else int(number) for number in numbers]
-    return pd.Series(whole, dtype="Int64")
+        return pd.Series(numbers)
+    return pd.Series(numbers).astype("Int64")
 
 
-def _numbers(values: Sequence[Any], name: str, what: str) -> Iterator[float]:
+def _first_wrong(values: Iterable[Any], name: str, what: str) -> str:
     for row, value in enumerate(values, start=1):
         try:
-            yield float(value) if value != "" else np.nan
-        except ValueError:
-            raise AnalysisError(f"{what}, row {row}: {name}={value!r} is not a number") from None
+            float(value or "nan")
+        except (TypeError, ValueError):
+            return f"{what}, row {row}: {name}={value!r} is not a number"
+    return f"{what}: {name} holds what is not a number"
 
 
 def with_version(frame: pd.DataFrame, table: str) -> pd.DataFrame:
