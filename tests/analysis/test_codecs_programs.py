@@ -133,10 +133,11 @@ def test_a_png_of_another_size_is_refused(tmp_path: Path) -> None:
 
 def test_a_program_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
     hang = tmp_path / "hang"
-    hang.write_text('#!/bin/sh\nsleep 60 &\necho $! > "$1"\nwait\n')
+    hang.write_text('#!/bin/sh\nsleep 20 &\necho $! > "$1"\nwait\ntouch "$1.end"\n')
     hang.chmod(0o755)
     with pytest.raises(CodecError, match=r"hang was ended after 0.5 s without an end in sight"):
         process.run([str(hang), str(tmp_path / "pid")], 0.5)
+    assert not (tmp_path / "pid.end").exists()  # it was ended, not waited for
     child = int((tmp_path / "pid").read_text())
     for _ in range(100):
         status = Path(f"/proc/{child}/stat")
