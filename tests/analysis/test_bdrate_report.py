@@ -7,12 +7,12 @@ import pytest
 from synthetic_results import example, result, write_sweep
 
 from analysis.anchors import Anchor, load_anchor
-from analysis.bdrate import Curve, bd_rate
+from analysis.bdrate import Curve, bd_psnr, bd_rate
 from analysis.bdrate_report import BdRateReport, report
 from analysis.curves import trial_curves
 from analysis.errors import AnalysisError
 from analysis.load import load, read
-from analysis.settings import Settings
+from analysis.settings import METHODS, Settings
 
 LMBDAS = (0.0035, 0.0067, 0.013, 0.025)
 
@@ -138,3 +138,81 @@ def test_points_from_two_origins_are_two_points(tmp_path: Path) -> None:
     found = run(write_sweep(tmp_path / "s", trees))
     assert len(found.table) == 4
     assert found.text.count("conv 64-64-64/96 scale") == 2
+
+
+def test_every_number_comes_with_what_it_stands_for(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", example())
+    run(folder, settings=Settings(min_bpp=0.1, max_bpp=0.5))
+    table = pd.read_csv(folder / "bdrate.csv", float_precision="round_trip")
+    curve = table[(table["kind"] == "curve") & (table["anchor"] == "bpg")].iloc[0]
+    bpg = load_anchor("bpg").curve
+    assert (curve["method"], curve["average"], curve["points"], curve["anchor_points"]) == (
+        "pchip", "mean_curve", 5, 52,
+    )  # fmt: skip
+    assert (curve["range_low_bpp"], curve["range_high_bpp"]) == pytest.approx((0.1, 0.5))
+    rows = load(folder)
+    own = rows[(rows["arch_id"] == curve["arch_id"]) & (rows["warm_start"] != "")]
+    own_curve = Curve("own", tuple(own["bpp"]), tuple(own["psnr_db"]))
+    found = bd_psnr(bpg, own_curve, min_bpp=0.1, max_bpp=0.5)
+    assert curve["bd_psnr_db"] == pytest.approx(found.bd_psnr_db, abs=1e-12)
+    shared_bpp = (max(0.1, own["bpp"].min()), 0.5)
+    assert (curve["bd_psnr_low_bpp"], curve["bd_psnr_high_bpp"]) == pytest.approx(shared_bpp)
+    cautions = table.groupby("anchor")["anchor_caution"].first()
+    assert cautions["vtm"].startswith("PSNR of vtm is RGB against the source after that conversion")
+    assert cautions["bpg"] is None or pd.isna(cautions["bpg"])
+
+
+def test_a_psnr_measured_otherwise_and_little_training_are_said(tmp_path: Path) -> None:
+    text = " ".join(run(write_sweep(tmp_path / "s", example())).text.split())
+    assert "caution PSNR of vtm is RGB against the source after that conversion, not against the PNG" in text
+    assert "undertrained 0.025 % of the study's 2,000,000 steps" in text
+    assert "caution PSNR of bpg" not in text
+
+
+def test_bd_psnr_that_does_not_exist_leaves_the_bd_rate(tmp_path: Path) -> None:
+    """Curves that share PSNRs and no rate: a BD-rate of -98 %, and no rate at which to compare PSNR."""
+    folder = write_sweep(tmp_path / "s", [result(lmbda=lmbda) for lmbda in LMBDAS])
+    rows = load(folder).sort_values("bpp")
+    lines = [f"kodak,{50 * row['bpp']!r},{row['psnr_db']!r}" for _, row in rows.iterrows()]
+    (tmp_path / "own.csv").write_text("\n".join(["dataset,bpp,psnr_db", *lines]))
+    found = run(folder, str(tmp_path / "own.csv"))
+    assert found.table["bd_rate_pct"].iloc[0] == pytest.approx(-98.0)
+    assert pd.isna(found.table["bd_psnr_db"].iloc[0])
+    assert "note no BD-PSNR: curve 'conv 64-64-64/96 scale'" in " ".join(found.text.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("steps", (500, 500, 500, 900), "mixes training steps (500, 900)"),
+        ("precision", ("bf16", "fp32", "fp32", "fp32"), "mixes precisions (bf16, fp32)"),
+        ("eval_images", (24, 24, 24, 24.0), ""),
+    ],
+)
+def test_points_that_were_not_trained_alike_are_no_curve(
+    tmp_path: Path, name: str, values: tuple[Any, ...], message: str
+) -> None:
+    """A table may call two trainings one budget; a sweep's budget_id cannot."""
+    frame = pd.DataFrame({
+        "label": "x", "dataset": "kodak", "budget": "b", "lmbda": LMBDAS, "bpp": (0.1, 0.2, 0.4, 0.8),
+        "psnr_db": (27.0, 29.0, 31.0, 34.0), name: values,
+    })  # fmt: skip
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    found = report(read(tmp_path / "t.csv"), tmp_path, anchors("bpg"), Settings(), print_table=False).table
+    assert message in found["refused"].iloc[0]
+    assert found["bd_rate_pct"].isna().iloc[0] == bool(message)
+
+
+def test_the_method_is_handed_on(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", [result(lmbda=lmbda) for lmbda in LMBDAS])
+    by_method = {
+        method: run(folder, "vtm", settings=Settings(method=method)).table["bd_rate_pct"].iloc[0]
+        for method in METHODS
+    }
+    assert len({round(value, 6) for value in by_method.values()}) == len(METHODS)
+
+
+@pytest.mark.parametrize("bad", [{"method": "spline"}, {"average": "median"}])
+def test_settings_know_their_choices(bad: dict[str, Any]) -> None:
+    with pytest.raises(AnalysisError, match=r"is not known; known: (pchip, akima|mean_curve, per_image)"):
+        Settings(**bad)
