@@ -13,6 +13,9 @@ import pandas as pd
 
 from analysis.claims.evidence import Evidence
 from analysis.claims.statistics import Array, Quantity
+from analysis.correlation import MIN_MODELS, correlate
+from analysis.errors import AnalysisError
+from analysis.ranks import Measured
 
 # An order is kept where at most one pair in ten is the other way round: a Kendall tau of 0.8 or more.
 TOLERATED_PCT = 10.0
@@ -20,7 +23,9 @@ TOLERATED_PCT = 10.0
 MIN_RANKED = 8
 # Image sets differ in size where one has at least twice the pixels of the other.
 MIN_SIZE_FACTOR = 2.0
-DRAWS_OF_RANKS = 2000
+# Draws, fewest and most: fewer of many architectures, whose pairs take long to count and vary less.
+_DRAWS = (500, 2000)
+_PAIRS_OF_DRAWS = 2e9
 
 Mask = npt.NDArray[np.bool_]
 _SETTING = ["device_slug", "threads", "precision", "height_px", "width_px"]
@@ -54,20 +59,25 @@ class Timed:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PairOrder:
-    """Over (a, a) pairs of architectures: which can be told apart, and which two orders disagree on."""
+    """Over (a, a) pairs of architectures: which can be told apart, and which two orders disagree on.
+
+    first, second: what the orders are by, for correlations. families: of the architectures.
+    """
 
     name: str
     ids: tuple[str, ...]
     counted: Mask
     inverted: Mask
-    same_family: Mask
+    first: Array
+    second: Array
+    families: npt.NDArray[np.object_]
 
     def numbers(self) -> tuple[int, int]:
         """Inverted and counted pairs."""
         return int(np.triu(self.inverted, 1).sum()), int(np.triu(self.counted, 1).sum())
 
     def within(self, same_family: bool) -> PairOrder:
-        mask = self.same_family if same_family else ~self.same_family
+        mask = (self.families[:, None] == self.families) == same_family
         return dataclasses.replace(self, counted=self.counted & mask, inverted=self.inverted & mask)
 
 
@@ -102,21 +112,13 @@ def timed_settings(evidence: Evidence) -> list[Timed]:
 def by_flops(timed: Timed) -> PairOrder:
     """The order of FLOPs against that of decode time; pairs whose quartile ranges overlap do not count."""
     rows = timed.rows.dropna(subset=["kflop_per_px"])
-    cost = rows["kflop_per_px"].to_numpy(dtype=np.float64)
-    differs = cost[:, None] != cost[None, :]
-    counted = _told_apart(rows) & differs
-    times = rows["median_ms"].to_numpy(dtype=np.float64)
-    inverted = counted & (_sign(times) != _sign(cost))
-    return PairOrder(timed.name, tuple(rows.index), counted, inverted, _same_family(rows))
+    return _pair_order(timed.name, rows, Measured.exact(rows["kflop_per_px"]), _times(rows))
 
 
 def between(one: Timed, other: Timed, name: str) -> PairOrder:
     """Two orders by decode time; only pairs that both settings tell apart count."""
     ids = one.rows.index.intersection(other.rows.index)
-    first, second = one.rows.loc[ids], other.rows.loc[ids]
-    counted = _told_apart(first) & _told_apart(second)
-    signs = [_sign(rows["median_ms"].to_numpy(dtype=np.float64)) for rows in (first, second)]
-    return PairOrder(name, tuple(ids), counted, counted & (signs[0] != signs[1]), _same_family(first))
+    return _pair_order(name, one.rows.loc[ids], _times(one.rows.loc[ids]), _times(other.rows.loc[ids]))
 
 
 def device_orders(settings: Sequence[Timed]) -> list[PairOrder]:
@@ -144,22 +146,30 @@ def inverted_share(orders: Sequence[PairOrder], name: str, *, rng_seed: int = 0)
 
     An architecture enters all orders with the same weight of a draw, and is never paired with itself.
     """
+    draws, point = _resampled(orders, _all_ids(orders), rng_seed)
+    return _share_quantity(name, draws, point, orders)
+
+
+def inverted_by_family(
+    orders: Sequence[PairOrder], *, rng_seed: int = 0
+) -> tuple[Quantity, Quantity, Quantity]:
+    """The share across families, that within families, and across less within in percentage points."""
     ids = _all_ids(orders)
-    draws = _mean_share(orders, ids, _weights(len(ids), rng_seed))
-    point = _mean_share(orders, ids, np.ones((1, len(ids))))
-    return Quantity(name, "%", float(point[0]), draws[np.isfinite(draws)], _fewest(orders), is_share=True)
-
-
-def inverted_difference(
-    one: Sequence[PairOrder], other: Sequence[PairOrder], name: str, *, rng_seed: int = 0
-) -> Quantity:
-    """Share inverted in `one` less that in `other`, of the same architectures, in percentage points."""
-    ids = _all_ids([*one, *other])
-    weights = _weights(len(ids), rng_seed)
-    draws = _mean_share(one, ids, weights) - _mean_share(other, ids, weights)
-    every = np.ones((1, len(ids)))
-    point = _mean_share(one, ids, every) - _mean_share(other, ids, every)
-    return Quantity(name, "points", float(point[0]), draws[np.isfinite(draws)], _fewest([*one, *other]))
+    across, within = ([order.within(same) for order in orders] for same in (False, True))
+    across_draws, across_point = _resampled(across, ids, rng_seed)
+    within_draws, within_point = _resampled(within, ids, rng_seed)
+    difference = across_draws - within_draws
+    return (
+        _share_quantity("inverted across families", across_draws, across_point, orders),
+        _share_quantity("inverted within a family", within_draws, within_point, orders),
+        Quantity(
+            "across less within",
+            "points",
+            across_point - within_point,
+            difference[np.isfinite(difference)],
+            _fewest(orders),
+        ),
+    )
 
 
 def order_notes(orders: Iterable[PairOrder]) -> tuple[str, ...]:
@@ -172,6 +182,10 @@ def order_notes(orders: Iterable[PairOrder]) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _share_quantity(name: str, draws: Array, point: float, orders: Sequence[PairOrder]) -> Quantity:
+    return Quantity(name, "%", point, draws[np.isfinite(draws)], _fewest(orders), is_share=True)
+
+
 def _all_ids(orders: Sequence[PairOrder]) -> dict[str, int]:
     return {name: place for place, name in enumerate(sorted({i for order in orders for i in order.ids}))}
 
@@ -180,13 +194,19 @@ def _fewest(orders: Sequence[PairOrder]) -> float:
     return float(min(len(order.ids) for order in orders))
 
 
-def _weights(count: int, rng_seed: int) -> Array:
-    """(draws, count): how often a bootstrap takes each architecture."""
-    rng = np.random.default_rng(rng_seed)
-    return rng.multinomial(count, np.full(count, 1 / count), size=DRAWS_OF_RANKS).astype(np.float64)
+def _resampled(orders: Sequence[PairOrder], ids: Mapping[str, int], rng_seed: int) -> tuple[Array, float]:
+    """(draws,) of the mean share, and the share of the architectures as they are."""
+    count = len(ids)
+    draws = int(np.clip(_PAIRS_OF_DRAWS / count**2, *_DRAWS))
+    weights = np.random.default_rng(rng_seed).multinomial(count, np.full(count, 1 / count), size=draws)
+    # Small whole numbers: exact in half the memory.
+    drawn = _mean_share(orders, ids, weights.astype(np.float32))
+    return drawn, float(_mean_share(orders, ids, np.ones((1, count), dtype=np.float32))[0])
 
 
-def _mean_share(orders: Sequence[PairOrder], ids: Mapping[str, int], weights: Array) -> Array:
+def _mean_share(
+    orders: Sequence[PairOrder], ids: Mapping[str, int], weights: npt.NDArray[np.float32]
+) -> Array:
     """(draws,): mean over those orders that have a countable pair in a draw; NaN where none has."""
     shares = np.stack([_share(order, weights[:, [ids[name] for name in order.ids]]) for order in orders])
     known = np.isfinite(shares)
@@ -194,24 +214,41 @@ def _mean_share(orders: Sequence[PairOrder], ids: Mapping[str, int], weights: Ar
     return np.divide(total, known.sum(axis=0), out=np.full(len(weights), np.nan), where=known.any(axis=0))
 
 
-def _share(order: PairOrder, weights: Array) -> Array:
+def tau_notes(orders: Iterable[PairOrder]) -> tuple[str, ...]:
+    """Kendall's tau of every comparison, over all architectures and within each family of enough members."""
+    notes = []
+    for order in orders:
+        groups = [("all", np.ones(len(order.ids), dtype=bool))]
+        groups += [(str(name), order.families == name) for name in sorted(set(order.families))]
+        found = [_tau(order, name, mask) for name, mask in groups if mask.sum() >= MIN_MODELS]
+        notes.append(f"{order.name}: Kendall's tau {', '.join(filter(None, found))}")
+    return tuple(notes)
+
+
+def _tau(order: PairOrder, name: str, mask: Mask) -> str:
+    try:
+        tau = correlate(order.first[mask], order.second[mask]).kendall
+    except AnalysisError:  # all of one cost, or of one time
+        return ""
+    return f"{name} {tau.value:.2f} ({tau.low:.2f} .. {tau.high:.2f}, n = {mask.sum()})"
+
+
+def _share(order: PairOrder, weights: npt.NDArray[np.float32]) -> Array:
     """weights: (draws, a) -> (draws,) per cent; NaN where a draw holds no countable pair."""
-    counted = ((weights @ order.counted.astype(np.float64)) * weights).sum(axis=1)
-    inverted = ((weights @ order.inverted.astype(np.float64)) * weights).sum(axis=1)
+    counted, inverted = (
+        ((weights @ mask.astype(np.float32)) * weights).sum(axis=1, dtype=np.float64)
+        for mask in (order.counted, order.inverted)
+    )
     return np.divide(100 * inverted, counted, out=np.full(len(weights), np.nan), where=counted > 0)
 
 
-def _sign(values: Array) -> npt.NDArray[np.float64]:
-    return np.asarray(np.sign(values[:, None] - values[None, :]))
+def _pair_order(name: str, rows: pd.DataFrame, first: Measured, second: Measured) -> PairOrder:
+    counted = first.is_apart() & second.is_apart()
+    inverted = counted & (first.order() != second.order())
+    families = rows["family"].to_numpy(dtype=object)
+    return PairOrder(name, tuple(rows.index), counted, inverted, first.value, second.value, families)
 
 
-def _told_apart(rows: pd.DataFrame) -> Mask:
-    low, high = rows["low_ms"].to_numpy(dtype=np.float64), rows["high_ms"].to_numpy(dtype=np.float64)
-    median = rows["median_ms"].to_numpy(dtype=np.float64)
-    slower = (low[:, None] > high[None, :]) & (median[:, None] > median[None, :])
-    return np.asarray(slower | slower.T)
-
-
-def _same_family(rows: pd.DataFrame) -> Mask:
-    family = rows["family"].to_numpy(dtype=object)
-    return np.asarray(family[:, None] == family[None, :])
+def _times(rows: pd.DataFrame) -> Measured:
+    median, low, high = (rows[name].to_numpy(dtype=np.float64) for name in ("median_ms", "low_ms", "high_ms"))
+    return Measured(median, low, high)

@@ -204,9 +204,7 @@ def flops_do_not_rank_runtime(evidence: Evidence) -> Finding:
             f"decode times of at least {ranks.MIN_RANKED} architectures on one device, "
             "of two families or more with several members each"
         )
-    share = ranks.inverted_share(across, "inverted across families")
-    inside = ranks.inverted_share(within, "inverted within a family")
-    difference = ranks.inverted_difference(across, within, "across less within")
+    share, inside, difference = ranks.inverted_by_family(orders)
     conditions = [Condition(share, bound=ranks.TOLERATED_PCT), Condition(difference)]
     return _of_orders(evidence, orders, conditions, others=(inside,))
 
@@ -315,7 +313,7 @@ def _shown_orders(evidence: Evidence, orders: Sequence[ranks.PairOrder]) -> dict
     return {
         "n": f"{count} archs",
         "covers": "other architectures; pairs within timing noise do not count",
-        "notes": ranks.order_notes(orders),
+        "notes": (*ranks.order_notes(orders), *(() if evidence.is_published else ranks.tau_notes(orders))),
     }
 
 

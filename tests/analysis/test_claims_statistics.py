@@ -234,7 +234,7 @@ def test_inverted_share_equals_counting_pairs(pairs: list[tuple[float, float]], 
             ]
             counted += all(apart)
             inverted += all(apart) and (pairs[i][0] < pairs[j][0]) != (pairs[i][1] < pairs[j][1])
-        weights = np.bincount(np.array(list(taken)), minlength=len(pairs)).astype(float)[None, :]
+        weights = np.bincount(np.array(list(taken)), minlength=len(pairs)).astype(np.float32)[None, :]
         share = ranks._share(order, weights)[0]
         assert (np.isnan(share) and not counted) or share == pytest.approx(100 * inverted / counted)
 
