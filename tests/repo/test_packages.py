@@ -28,6 +28,53 @@ def run(*command: str, cwd: Path) -> str:
     return done.stdout
 
 
+# Command of analysis -> each of its ways to be tested: options, and what a base environment says it lacks.
+OPTIONS: dict[str, list[tuple[list[str], str]]] = {
+    "export": [
+        (["--format", "csv"], ""),
+        (["--format", "compressai"], ""),
+        (["--format", "latex"], ""),
+        (["--format", "parquet"], "writing Parquet needs pyarrow: pip install pyarrow"),
+    ],
+    "anchors": [(["--codecs", "jpeg", "--cache", "cache"], "")],
+    "table": [(["--format", "text,csv,latex,markdown"], "")],
+}
+
+
+def outcome(*command: str, cwd: Path) -> tuple[int, str]:
+    """Exit status and stderr, with nothing of this checkout on the command's path."""
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")
+    }
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
+    return done.returncode, done.stderr
+
+
+def command_names(help_text: str) -> set[str]:
+    listed = help_text.partition("COMMAND\n")[2]
+    return {line.split()[0] for line in listed.splitlines() if line.startswith("    ") and line[4] != " "}
+
+
+def write_synthetic_sweep(folder: Path) -> Path:
+    """Families, curves, per-image scores and timings of two devices."""
+    sys.path.insert(0, str(ROOT / "tests" / "analysis"))
+    from synthetic_results import families, result, timings_of, write_sweep
+
+    trees = families((32, 64, 128))
+    curve = [result(64, "charm", transform="elic", lmbda=lmbda) for lmbda in (0.0035, 0.0067, 0.025, 0.0483)]
+    written: Path = write_sweep(folder, [*trees, *curve], timings=timings_of(trees))
+    return written
+
+
+def write_images(folder: Path) -> Path:
+    from PIL import Image
+
+    folder.mkdir()
+    for number in range(2):
+        Image.effect_noise((96, 64), 30 + 10 * number).convert("RGB").save(folder / f"{number}.png")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
@@ -83,3 +130,19 @@ def test_the_base_package_analyses_a_table_without_torch(wheel: Path, tmp_path: 
     absent = "from importlib.util import find_spec as f; print(*map(f, ('torch', 'ray', 'mlflow', 'hydra')))"
     assert run(python, "-c", absent, cwd=empty).split() == ["None"] * 4
     write_frontier_and_bdrate(python, empty)
+    sweep = write_synthetic_sweep(tmp_path / "sweep")
+    commands = command_names(run(python, "-m", "analysis", "--help", cwd=empty))
+    assert set(OPTIONS) < commands
+    for name in sorted(commands):
+        source = write_images(tmp_path / "photos") if name == "anchors" else sweep
+        for number, (options, needs) in enumerate(OPTIONS.get(name, [([], "")])):
+            out = f"{name}{number}" + {"report": ".html", "anchors": ".csv"}.get(name, "")
+            arguments = [] if name == "schema" else [str(source), "-o", out]
+            code, error = outcome(python, "-m", "analysis", name, *arguments, *options, cwd=empty)
+            if needs:
+                assert (code, error.count("\n")) == (2, 1), f"{name}: {error}"
+                assert needs in error
+            else:
+                assert code == 0, f"{name} {options}: {error}"
+                assert name == "schema" or (empty / out).exists(), name
+    assert "Frontier of trials" in run(python, "-m", "analysis", "frontier", "export0", cwd=empty)
