@@ -261,5 +261,5 @@ def timed_image(path: str | None, height_px: int, width_px: int) -> Tensor:
             f"{path}: {width}x{height} px is smaller than the {width_px}x{height_px} px to be timed"
         )
     top, left = (height - height_px) // 2, (width - width_px) // 2
-    middle = np.ascontiguousarray(pixels[top : top + height_px, left : left + width_px])
+    middle = np.array(pixels[top : top + height_px, left : left + width_px])
     return torch.from_numpy(middle).permute(2, 0, 1)[None].float() / 255

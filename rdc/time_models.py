@@ -133,8 +133,11 @@ def time_models(models: Sequence[TimedModel], settings: Settings, table: Path) -
     print(
         f"{len(lacking)} of {every} measurements to make on {device_slug(device)}; table {table}", flush=True
     )
-    for threads, of_threads in itertools.groupby(lacking, key=lambda wanted: wanted.threads):
-        run.in_threads(threads, list(of_threads))
+    try:
+        for threads, of_threads in itertools.groupby(lacking, key=lambda wanted: wanted.threads):
+            run.in_threads(threads, list(of_threads))
+    except KeyboardInterrupt:
+        raise UserError(f"stopped; the same command goes on, with what {table} lacks") from None
     if run.failed:
         raise UserError(
             f"{run.failed} of {len(lacking)} measurements failed, as said above; the others are in {table}"

@@ -12,6 +12,7 @@ import dataclasses
 import gc
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -268,6 +269,7 @@ def main() -> None:
     """Until stdin ends."""
     parent, threads = int(sys.argv[1]), int(sys.argv[2])
     die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
     lean_compressai()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print is no answer

@@ -205,3 +205,13 @@ def test_a_process_that_dies_takes_one_model_with_it(
 
 def read_rows(path: Path) -> list[str]:
     return [line.split(",")[1] for line in path.read_text().splitlines()[1:]]
+
+
+def test_an_interrupt_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time_models._Run, "in_threads", interrupted)
+    settings = Settings("cpu", (1,), ("fp32",), (TimedSize(64, 64),), 1, True, False)
+    with pytest.raises(UserError, match="stopped; the same command goes on"):
+        time_models.time_models([TimedModel("tiny", SPEC)], settings, tmp_path / "a.csv")
