@@ -78,12 +78,13 @@ def pictures(folder: Path, wanted: pd.DataFrame) -> dict[str, Any]:
     return {
         "images": list(images.values()),
         "blobs": blobs,
-        "note": _note(len(taken), left_out - taken.keys()) if images else HOW_TO_GET_THEM,
+        "note": _note(len(taken), left_out - taken.keys()) if images or left_out else HOW_TO_GET_THEM,
     }
 
 
 def _note(count: int, left_out: set[str]) -> str:
-    said = f"Shown are middles of images, for {count} architectures, those on the frontier first."
+    architectures = "1 architecture" if count == 1 else f"{count} architectures, those on the frontier first"
+    said = f"Shown are middles of images, for {architectures}."
     if left_out:
         said += (
             f" {len(left_out)} more have reconstructions that are left out of this page to keep it small; "

@@ -153,7 +153,7 @@ def _meaning(rows: pd.DataFrame, objectives: Sequence[str]) -> str:
     better = {"low": "lower", "high": "higher"}
     goals = ", ".join(f"{name} ({better[column(name).better]} is better)" for name in objectives)
     return (
-        f"The {len(rows)} architectures share one evaluation set, one training budget and lmbda "
+        f"What is compared shares one evaluation set, one training budget and lmbda "
         f"{rows['lmbda'].iloc[0]:g}. On the frontier are those that no other beats: none is at least as good "
         f"in {goals} and better in one of them. Figures compute it anew for the axes and families shown."
     )

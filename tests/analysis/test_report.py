@@ -293,18 +293,19 @@ def test_pictures_are_capped_the_frontier_first_and_the_page_says_so(
 ) -> None:
     made = tmp_path / "s"
     trees = [with_shown(tree, made / "trials", 10 + n) for n, tree in enumerate(grid())]
-    monkeypatch.setattr(folder, "MAX_ARCHITECTURES", 3)
-    page = contents(read(write_sweep(made, trees)), list(DEFAULT_OBJECTIVES))
-    shown = {entry["spec_id"] for image in page["pictures"]["images"] for entry in image["entries"]}
+    source = read(write_sweep(made, trees))
+    page = contents(source, list(DEFAULT_OBJECTIVES))
     group = page["groups"][0]
-    best = {
-        unpacked(page, "spec_id")[r]
-        for r, on in zip(group["rows"], group["extra"]["on_frontier"], strict=True)
-        if on
-    }
-    assert len(shown) == 3
-    assert shown <= best
-    assert "9 more have reconstructions that are left out of this page" in page["pictures"]["note"]
+    at = [row for row, on in zip(group["rows"], group["extra"]["on_frontier"], strict=True) if on]
+    best = {unpacked(page, "spec_id")[row] for row in at}
+    assert max(unpacked(page, "rd_loss")[row] for row in at) == max(unpacked(page, "rd_loss"))
+    monkeypatch.setattr(folder, "MAX_ARCHITECTURES", len(best))
+    pictures = contents(source, list(DEFAULT_OBJECTIVES))["pictures"]
+    assert {entry["spec_id"] for image in pictures["images"] for entry in image["entries"]} == best
+    left = f"{12 - len(best)} more have reconstructions that are left out of this page"
+    assert left in pictures["note"]
+    monkeypatch.setattr(folder, "MAX_BYTES", 2 * len(png(64, 0)))
+    assert contents(source, list(DEFAULT_OBJECTIVES))["pictures"]["images"] == []
 
 
 def test_a_page_without_crops_says_how_to_get_them(tmp_path: Path) -> None:

@@ -236,9 +236,26 @@ def test_a_row_finds_its_point_and_a_point_its_row_and_detail(
 def test_all_trials_are_in_the_table_the_failed_ones_with_their_reason(page: Page, source: Source) -> None:
     page.select_option("#rows-of", "trials")
     assert f"of {len(source.frame)}" in page.locator(".dt-info").inner_text()
+    failed = source.frame.loc[source.frame["status"] == "failed", "spec_id"].item()
+    first = page.locator("#trials tbody tr").first
+    best = source.frame.sort_values("rd_loss", kind="stable")["label"].iloc[0]
+    assert first.locator("td").first.inner_text() == best, "what has no value comes last"
+    assert failed in page.locator("#failures").inner_text()
     page.fill(".dt-search input", "status failed")
     assert "of 1 " in page.locator(".dt-info").inner_text()
     assert EVIL.strip() in page.locator("#failures").inner_text()
+
+
+def test_text_of_strangers_is_shown_and_does_nothing(page: Page) -> None:
+    page.fill(".dt-search input", "onerror")
+    cell = page.locator("#trials tbody tr td").first
+    assert cell.text_content() == EVIL
+    cell.click()
+    assert page.locator("#detail h3").text_content() == EVIL
+    texts = page.evaluate("document.getElementById('plane').data.flatMap((trace) => trace.hovertext || [])")
+    assert [text.count("<img") for text in texts] == [0] * len(texts)
+    assert sum("&lt;img" in text for text in texts) == 1
+    assert page.locator("img[src=x]").count() == 0
 
 
 def test_keys_reach_a_row_and_the_slider(page: Page) -> None:
