@@ -13,6 +13,7 @@ from analysis.text import cell, columns_text, files_line, paragraph, shorten
 
 _MOST_EXAMPLES = 3
 _MOST_COMPARISONS = 12
+_MOST_LINES = 40
 
 
 def report_text(
@@ -43,7 +44,7 @@ def report_text(
 
 
 def _correlation_text(table: pd.DataFrame) -> str:
-    """Families of one model have no order, and no line."""
+    """Families of few models have no correlation, and no line."""
     heads = [
         ("", "setting / group"), ("", "models"), ("Pearson r", "of logarithms"), ("Spearman", "rho"),
         ("Kendall", "tau"), ("inverted pairs", "(clear ones)"),
@@ -52,7 +53,7 @@ def _correlation_text(table: pd.DataFrame) -> str:
     for setting, group in table.groupby("setting", sort=False):
         body.append([str(setting), *[""] * (len(heads) - 1)])
         for _, row in group.iterrows():
-            if row["models"] == 1 and row["group"] != group["group"].iloc[0]:
+            if row["models"] < MIN_MODELS and row["group"] != group["group"].iloc[0]:
                 continue
             numbers = [_with_interval(row, name) for name in ("pearson", "spearman", "kendall")]
             clear = "" if pd.isna(row["clear_inversions"]) else f" ({row['clear_inversions']})"
@@ -72,7 +73,7 @@ def _reading() -> Iterator[str]:
         "read as",
         "in brackets: 95 % intervals, which take the models for a random sample; 1: FLOPs order the times, "
         f"0: they say nothing; '-': fewer than {MIN_MODELS} models. Inverted pair: the one with fewer FLOPs "
-        "is slower; clear: the quartiles of the two times do not meet. Families of one model are not listed.",
+        "is slower; clear: the quartiles of the two times do not meet. Smaller families stand in the CSV.",
     )
 
 
@@ -118,7 +119,8 @@ def _roofline_lines(table: pd.DataFrame) -> Iterator[str]:
         ("fitted*", "error %"),
     ]  # fmt: skip
     body = []
-    for setting, rows in table.groupby("setting", sort=False):
+    shown = _shown_settings(table)
+    for setting, rows in table[table["setting"].isin(shown)].groupby("setting", sort=False):
         body.append([str(setting), *[""] * (len(heads) - 1)])
         for _, row in rows.iterrows():
             body.append(
@@ -133,6 +135,8 @@ def _roofline_lines(table: pd.DataFrame) -> Iterator[str]:
                 ]
             )
     yield columns_text(heads, body)
+    if len(shown) < table["setting"].nunique():
+        yield "The models of the other settings stand in roofline.csv."
     yield ""
     for setting, rows in table.groupby("setting", sort=False):
         yield paragraph("errors", f"{setting}: {_errors(rows)}")
@@ -143,9 +147,17 @@ def _roofline_lines(table: pd.DataFrame) -> Iterator[str]:
     )
 
 
+def _shown_settings(table: pd.DataFrame) -> list[str]:
+    """All where they are few lines together, else the one with most models."""
+    models = table.groupby("setting", sort=False).size()
+    return list(models.index) if models.sum() <= _MOST_LINES else [str(models.idxmax())]
+
+
 def _errors(rows: pd.DataFrame) -> str:
     pure = rows["error_pct"].abs()
     text = f"median {pure.median():.0f} %, largest {pure.max():.0f} % of {len(rows)} models"
+    bounds = rows["bound_by"].value_counts()
+    text += f"; bound by {', '.join(f'{name} {count}' for name, count in bounds.items())}"
     fitted = rows["fitted_error_pct"].abs()
     if fitted.notna().any():
         factors = ", ".join(
