@@ -21,11 +21,13 @@ references=(
 )
 # Families need several points each; ELIC / CHARM / SwinT has A to D.
 widths=(
-    'rdc_b width=0.5' 'rdc_e width=0.5' 'rdc_e width=0.75' 'rdc_f width=0.5' 'rdc_f width=1.5'
-    'rdc_g width=0.5' 'rdc_g width=1.5' 'conv_charm width=0.5' 'conv_charm width=0.25'
-    'swint_charm width=0.5' 'swint_charm width=0.25' 'elic width=0.5' 'elic width=0.25'
-    'joint_autoregressive width=0.5'
-    'rdc_c hyper_transform=conv' 'rdc_c hyper_transform=conv width=0.5' 'rdc_d hyper_transform=conv'
+    'rdc_b width=0.5' 'rdc_e width=0.35' 'rdc_e width=0.5' 'rdc_e width=0.75'
+    'rdc_f width=0.25' 'rdc_f width=0.5' 'rdc_f width=1.5' 'rdc_g width=0.5' 'rdc_g width=1.5'
+    'conv_charm width=0.125' 'conv_charm width=0.25' 'conv_charm width=0.5'
+    'swint_charm width=0.125' 'swint_charm width=0.25' 'swint_charm width=0.5'
+    'elic width=0.125' 'elic width=0.25' 'elic width=0.5' 'joint_autoregressive width=0.5'
+    'rdc_c hyper_transform=conv width=0.25' 'rdc_c hyper_transform=conv width=0.5'
+    'rdc_c hyper_transform=conv' 'rdc_d hyper_transform=conv'
 )
 threads=(1 2)
 if [[ $device == cuda* ]]; then
