@@ -49,6 +49,8 @@ def test_epsilon_and_budgets_of_the_example_table(tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "example_trials_analysis" / "frontier.csv")
     assert 1 <= table["on_epsilon_frontier"].sum() < len(table) == 7
     assert f"epsilon {table['on_epsilon_frontier'].sum()} of 7" in printed
+    listed = done.stdout.partition("---\n")[2].partition("\n\n")[0].splitlines()
+    assert len(listed) == table["on_epsilon_frontier"].sum()
     by_budget = analysis("frontier", EXAMPLE, "--per", "budget", "-o", "per", cwd=tmp_path)
     assert by_budget.returncode == 0, by_budget.stderr
     assert [path.name for path in (tmp_path / "per").iterdir()] == ["frontier_by_budget.csv"]

@@ -87,6 +87,7 @@ def test_each_budget_has_its_frontier_on_the_same_images_and_lmbda(tmp_path: Pat
         *grid(),
         *(result(width, steps=5000, budget="long") for width in (32, 64, 96)),
         result(128, steps=5000, budget="long", status="failed"),
+        result(160, steps=5000, budget="long", status="rate_mismatch"),
         result(192, steps=5000, budget="long", lmbda=0.025),
         result(32, steps=50, budget="clic", dataset="clic", images=41),
     ]
