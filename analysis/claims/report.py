@@ -139,7 +139,10 @@ def command(evidence: Evidence, statement: Statement) -> str:
         return ""
     if statement.is_timed:
         what = f"--checkpoints {evidence.checkpoints}" if evidence.checkpoints else f"--models {_MODELS}"
-        return f"python -m rdc time {what} {statement.command}"
+        # Times of different arithmetic are not compared.
+        known = evidence.runtimes["precision"][evidence.runtimes["precision"] != ""].mode()
+        precision = f"--precision {known.iloc[0]} " if len(known) else ""
+        return f"python -m rdc time {what} {precision}{statement.command}"
     first = evidence.architectures.iloc[0]
     same = [f"budget={first['budget']}"] if first["budget"] not in ("", "quick") else []
     same += [f"lmbda={first['lmbda']:g}"] if first["lmbda"] != 0.013 else []

@@ -191,7 +191,7 @@ def test_suggested_commands_train_what_can_be_compared(tmp_path: Path) -> None:
     first = found.table.drop_duplicates("number").set_index("number")
     commands, missing = first["command"].map(str).to_dict(), first["missing"].map(str).to_dict()
     assert commands[2].endswith("budget=long lmbda=0.025")
-    assert "/trials/*/model.safetensors --images kodak clic" in commands[9]
+    assert "/trials/*/model.safetensors --precision bf16 --images kodak clic" in commands[9]
     assert missing[2].startswith("a pair of architectures alike but for CHARM")
 
 
