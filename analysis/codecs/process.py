@@ -14,6 +14,7 @@ from analysis.codecs.codec import CodecError, UnavailableError
 
 _BANNER_TIMEOUT_S = 10.0
 _running: set[subprocess.Popen[bytes]] = set()
+_stopped = threading.Event()
 _lock = threading.Lock()
 
 
@@ -37,10 +38,16 @@ def output_of(command: Sequence[str]) -> str:
 
 
 def end_running() -> None:
-    """Kill what `run` is waiting for, in whatever thread."""
+    """Kill what `run` is waiting for, in whatever thread, and start nothing more until `allow_running`."""
     with _lock:
+        _stopped.set()
         for process in _running:
             _kill(process)
+
+
+def allow_running() -> None:
+    """Take back `end_running`, once the threads that it stopped are gone."""
+    _stopped.clear()
 
 
 def last_line(text: str) -> str:
@@ -51,23 +58,12 @@ def last_line(text: str) -> str:
 
 def _finish(command: Sequence[str], timeout_s: float) -> tuple[int | None, str]:
     """Exit status, None if time ran out, and all that was printed."""
-    try:
-        # A session of its own: Ctrl-C is for us, and whatever the program starts ends with it.
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise CodecError(f"{command[0]}: cannot be started ({error.strerror})") from None
-    with _lock:
-        _running.add(process)
+    process = _start(command)
     try:
         output, _ = process.communicate(timeout=timeout_s)
         return process.returncode, output.decode(errors="replace")
     except subprocess.TimeoutExpired:
+        _kill(process)  # with children that may hold its output open after it has ended itself
         return None, ""
     finally:
         with _lock:
@@ -77,6 +73,25 @@ def _finish(command: Sequence[str], timeout_s: float) -> tuple[int | None, str]:
             process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    with _lock:  # or a program could start just after all had been ended
+        if _stopped.is_set():
+            raise CodecError("interrupted")
+        try:
+            # A session of its own: Ctrl-C is for us, and whatever the program starts ends with it.
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise CodecError(f"{command[0]}: cannot be started ({error.strerror})") from None
+        _running.add(process)
+        return process
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from analysis.codecs.cache import Cache, Measured
 from analysis.codecs.codec import Codec, CodecError, Coded, mean_squared_error
 from analysis.codecs.images import SourceImage, pixel_sha256, read_rgb
-from analysis.codecs.process import end_running
+from analysis.codecs.process import allow_running, end_running
 from analysis.errors import AnalysisError
 
 _PROGRESS_S = 5.0
@@ -96,6 +96,7 @@ def _run(
         return True
     finally:
         pool.shutdown(cancel_futures=True)
+        allow_running()
     report.end()
     return False
 

@@ -1,6 +1,6 @@
 """Small programs with the command line of BPG and VTM, and codecs of their own behind it.
 
-A file `mode` beside them says how they are to fail: exit, empty, size, hang, slow, noise; else they work.
+A file `mode` beside them says how they are to fail: exit, empty, size, hang, stall, noise; else they work.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 _HEAD = f"""#!{sys.executable} -S
-import pathlib, sys, time, zlib
+import os, pathlib, sys, time, zlib
 here = pathlib.Path(__file__).resolve().parent
 mode = (here / "mode").read_text() if (here / "mode").exists() else ""
 words = sys.argv[1:]
@@ -23,8 +23,12 @@ def act(out, content):
         sys.exit("cannot do that")
     if mode == "hang":
         time.sleep(60)
-    if mode == "slow":
-        time.sleep(0.2)
+    if mode == "stall":  # after two images: one call for the version, two for each
+        parent, end = os.getppid(), time.monotonic() + 60
+        while len((here / "calls").read_text().splitlines()) > 5 and time.monotonic() < end:
+            if os.getppid() != parent:
+                sys.exit("left alone")
+            time.sleep(0.05)
     pathlib.Path(out).write_bytes(b"" if mode == "empty" else content)
 """
 

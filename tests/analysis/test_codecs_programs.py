@@ -147,6 +147,18 @@ def test_a_program_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None
     pytest.fail("the child of a program that was ended is still there")
 
 
+def test_nothing_starts_after_all_was_ended(tmp_path: Path) -> None:
+    process.end_running()
+    try:
+        with pytest.raises(CodecError, match=r"^interrupted$"):
+            process.run(["/bin/sh", "-c", f"touch {tmp_path}/started"], 10)
+    finally:
+        process.allow_running()
+    assert not (tmp_path / "started").exists()
+    process.run(["/bin/sh", "-c", f"touch {tmp_path}/started"], 10)
+    assert (tmp_path / "started").exists()
+
+
 def test_a_crash_is_told_by_its_signal(tmp_path: Path) -> None:
     crash = tmp_path / "crash"
     crash.write_text("#!/bin/sh\nkill -SEGV $$\n")
