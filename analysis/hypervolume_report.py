@@ -13,10 +13,12 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis import hypervolume
 from analysis.figures import basis, sheet
-from analysis.figures.style import COLOURS
+from analysis.figures.style import COLOURS, set_scale
 from analysis.files import write_csv
 
 CSV, FIGURE = "hypervolume.csv", "hypervolume"
+# Most of the growth is among the first; of more architectures than this it would be a vertical line.
+_LINEAR = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,12 +88,15 @@ def _figure(history: pd.DataFrame, architectures: pd.DataFrame, space: hypervolu
         values[joined],
         "o",
         color=COLOURS[1],
-        markersize=5,
+        markersize=5 if len(history) <= _LINEAR else 3,
         zorder=3,
         clip_on=False,
     )
     axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(history) > _LINEAR:
+        set_scale(axes, "x", history["architectures"], force_log=True)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("architectures ready, in the order in which their trials ended")
     axes.set_ylabel(
         "hypervolume, higher is better\n"
@@ -106,7 +111,7 @@ def _figure(history: pd.DataFrame, architectures: pd.DataFrame, space: hypervolu
     hours = history["hours"].iloc[-1]
     sheet.frame(
         figure,
-        f"Hypervolume in {' and '.join(space.objectives)} as {len(history)} architectures became ready",
+        f"Hypervolume in {' and '.join(space.objectives)} as {len(history):,} architectures became ready",
         basis.basis(
             architectures,
             f"Reference: {space.describe()}. First to last architecture: {_duration(hours)}.",
