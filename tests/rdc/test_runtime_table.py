@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import multiprocessing
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from analysis.runtimes import TABLE_COLUMNS, TABLE_VERSION, is_runtime_table, read_runtime_table
 from rdc import runtime_table
 from rdc.errors import UserError
+from rdc.files import locked
 from rdc.runtime_table import COLUMNS, Setting, append, read_settings
 
 
@@ -68,6 +70,20 @@ def test_several_writers_do_not_mix_their_rows(tmp_path: Path) -> None:
     assert len(read_settings(path)) == 60
     with open(path, newline="") as file:
         assert [line[0] for line in csv.reader(file)] == ["table_version", *["1"] * 60]
+
+
+def test_a_row_waits_for_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    append(path, row())
+    before = path.read_bytes()
+    with locked(path):
+        writer = threading.Thread(target=append, args=(path, row(threads=1)))
+        writer.start()
+        writer.join(timeout=0.5)
+        assert writer.is_alive(), "it wrote beside another writer"
+        assert path.read_bytes() == before
+    writer.join()
+    assert len(read_settings(path)) == 2
 
 
 def header() -> str:
