@@ -139,6 +139,8 @@ def _panel(axes: Axes, rows: pd.DataFrame, by_family: Styles) -> None:
     handles.append(
         Line2D([], [], color="0.3", linestyle=":", label=f"{'all models':{width}}{_fit_text(every)}")
     )
+    for handle in handles:  # an SVG shows several spaces as one
+        handle.set_label(str(handle.get_label()).replace(" ", "\N{NO-BREAK SPACE}"))
     axes.set_xlabel(axis_text("kflop_per_px_dec"))
     axes.set_ylabel(TIME_TEXT)
     set_scale(axes, "x", rows["kflop_per_px_dec"], force_log=True)

@@ -32,6 +32,7 @@ from analysis.figures.style import family_styles, styles
 from analysis.figures.times import fit, time_over_flops
 from analysis.load import read
 from analysis.published import SPEEDS, table1
+from analysis.text import LABEL_WIDTH, shorten
 
 LMBDAS = (0.0035, 0.0067, 0.013, 0.025)
 REFERENCES = [load_anchor(name) for name in DEFAULT_REFERENCES]
@@ -317,6 +318,22 @@ def test_texts_never_lie_on_each_other(tmp_path: Path, count: int) -> None:
         *(draw_ranks(pair, by_family) for pair in pairs(orders(given.timed))[:1]),
     ):
         assert_readable(figure)
+
+
+def test_names_without_room_become_numbers_with_a_list(tmp_path: Path) -> None:
+    results = [result(width) for width in range(100, 130)]
+    for rank, tree in enumerate(results):
+        tree["evaluation"]["rd_loss"] = 2 - 0.01 * rank
+        tree["label"] += " with a name that is longer than anything that has room in a figure"
+    given = sweep(tmp_path / "s", results, [])
+    figure = plane(given.architectures, *PLANE, family_styles(given.trials["family"]))
+    best = given.architectures[given.architectures["on_frontier"]].sort_values("kflop_per_px_dec")
+    texts = [text for text, _ in boxes(figure)]
+    assert len(best) == 30
+    for number, label in enumerate(best["label"], start=1):
+        assert f"{number}  {shorten(label, LABEL_WIDTH)}" in texts
+    assert {"1", "2", str(len(best))} <= set(texts)
+    assert_readable(figure)
 
 
 def test_a_long_frontier_is_named_from_end_to_end(tmp_path: Path) -> None:
