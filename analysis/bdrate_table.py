@@ -191,9 +191,8 @@ def _bd_images(
     )
     changes = [result.bd_rate_pct for result in rates.found.values()]
     found = {
-        "bd_rate_pct": float(np.mean(changes)),
         **_ranges(list(rates.found.values())),
-        **_over_images(changes, rates.refused),
+        **_over_images("bd_rate_pct", changes, rates.refused),
     }
     try:
         psnrs = per_image(
@@ -220,8 +219,7 @@ def _saving_images(
         return rate_saving_pct(theirs, bpp=own[0][0], psnr_db=own[0][1], method=settings.method)
 
     savings = per_image(curve.label, points, anchor, saving)
-    values = list(savings.found.values())
-    return {"rate_saving_pct": float(np.mean(values)), **_over_images(values, savings.refused)}
+    return _over_images("rate_saving_pct", list(savings.found.values()), savings.refused)
 
 
 def _bd_rate(settings: Settings) -> functools.partial[BdRate]:
@@ -260,9 +258,10 @@ def _psnr_change(results: Sequence[BdPsnr]) -> dict[str, object]:
     }
 
 
-def _over_images(values: Sequence[float], refused: Mapping[str, str]) -> dict[str, object]:
+def _over_images(name: str, values: Sequence[float], refused: Mapping[str, str]) -> dict[str, object]:
     found = spread(values)
     return {
+        name: found.mean,
         "images": len(values),
         "images_refused": ";".join(refused),
         "median_pct": found.median,

@@ -227,13 +227,12 @@ def _akima(x: Array, y: Array, at: Array) -> Array:
     m = np.concatenate([np.zeros(2), inner, np.zeros(2)])
     m[1], m[0] = 2 * m[2] - m[3], 3 * m[2] - 2 * m[3]
     m[-2], m[-1] = 2 * m[-3] - m[-4], 3 * m[-3] - 2 * m[-4]
-    slopes = np.zeros(len(x))
-    for k in range(len(x)):
-        right, left = abs(m[k + 3] - m[k + 2]), abs(m[k + 1] - m[k])
-        flat = right + left < 1e-9 * max(abs(m[k + 3] - m[k + 2]) + abs(m[k + 1] - m[k]), 1e-300)
-        slopes[k] = (
-            (m[k + 1] + m[k + 2]) / 2 if flat else (right * m[k + 1] + left * m[k + 2]) / (right + left)
-        )
+    bends = np.abs(np.diff(m))
+    around = bends[2:] + bends[:-2]
+    straight = around <= 1e-9 * around.max()  # four secants on one line: no side bends less than the other
+    slopes = np.where(straight, (m[1:-2] + m[2:-1]) / 2, 0.0)
+    for k in np.flatnonzero(~straight):
+        slopes[k] = (bends[k + 2] * m[k + 1] + bends[k] * m[k + 2]) / around[k]
     return _hermite(x, y, slopes, at)
 
 
