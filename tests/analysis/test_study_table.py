@@ -123,6 +123,13 @@ def test_tables_of_other_machines_add_columns(
     assert faster.tolist() == pytest.approx([2.0] * 14)
 
 
+def test_of_two_timings_of_one_setting_the_later_table_counts(source: Source) -> None:
+    slower = source.runtimes.assign(dec_net_ms=2 * source.runtimes["dec_net_ms"], weights="other")
+    before, after = study_table(source).rows, study_table(source, runtimes=[slower]).rows
+    speeds = [name for name in before if name.startswith("dec_net_mpps__")]
+    pd.testing.assert_frame_equal(2 * after[speeds], before[speeds])
+
+
 def preset_g() -> dict[str, Any]:
     """A result of model G at full width."""
     tree = result(128, "mean_scale_hyperprior")
