@@ -252,9 +252,9 @@ def test_the_page_fetches_nothing_and_runs_only_its_own_scripts(tmp_path: Path) 
 
 def test_paths_and_hosts_do_not_reach_the_page(tmp_path: Path) -> None:
     failed = result(40, status="failed")
-    failed["error"]["message"] = "cannot read /home/someone/secret/data.png, password=hunter2"
+    failed["error"]["message"] = "cannot read /srv/someone/secret/data.png, password=hunter2"
     made = write_sweep(tmp_path / "s", [*grid(), failed])
-    spec = {"weights": {"source": "/home/someone/secret/model.pth"}}
+    spec = {"weights": {"source": "/srv/someone/secret/model.pth"}}
     (made / "trials" / failed["spec_id"] / "spec.json").write_text(json.dumps(spec))
     (made / "trials" / "broken").mkdir()
     (made / "trials" / "broken" / "result.json").write_text("{")
