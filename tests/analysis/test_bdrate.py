@@ -75,6 +75,12 @@ def test_golden_bd_rates_with_the_anchors_rate_cut(high_bpp: float, percent: flo
     assert (found.bpp_low, found.bpp_high) == pytest.approx((0.1, high_bpp))
 
 
+def test_a_cut_wider_than_what_both_reach_changes_nothing() -> None:
+    plain = bd_rate(shipped("bpg"), shipped("elic"))
+    assert bd_rate(shipped("bpg"), shipped("elic"), min_bpp=0.03, max_bpp=9.0) == plain
+    assert (plain.psnr_low_db, plain.psnr_high_db) == (29.113, 37.624)  # those of ELIC's own points
+
+
 # The others, -22.7 and -19.8, come from leaving out the points of both curves that lie outside the rates and
 # integrating over what the rest shares: 28.68..34.86 dB and 28.68..40.42 dB. Three of BPG's points remain
 # below 1 bpp, which is why `bd_rate` refuses to repeat the first.
