@@ -126,7 +126,7 @@ def test_tables_of_other_machines_add_columns(
 def test_of_two_timings_of_one_setting_the_later_table_counts(source: Source) -> None:
     slower = source.runtimes.assign(dec_net_ms=2 * source.runtimes["dec_net_ms"], weights="other")
     before, after = study_table(source).rows, study_table(source, runtimes=[slower]).rows
-    speeds = [name for name in before if name.startswith("dec_net_mpps__")]
+    speeds = [str(name) for name in before.columns if str(name).startswith("dec_net_mpps__")]
     pd.testing.assert_frame_equal(2 * after[speeds], before[speeds])
 
 
