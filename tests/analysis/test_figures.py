@@ -462,6 +462,8 @@ def test_repeated_timings_count_once_by_their_median(tmp_path: Path) -> None:
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_sweep(tmp_path / "s", [*grid(), result(40, status="failed")])
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "fig4_time_over_flops__another-device.svg").write_text("of an earlier command")
     options = ["-o", str(tmp_path / "o"), "--format", "svg", "--anchor", "vtm"]
     assert main(["figures", str(tmp_path / "s"), *options]) == 0
     printed = capsys.readouterr().out
