@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from analysis import figures, text
 from analysis.anchors import Anchor
 from analysis.bdrate_table import compare
-from analysis.curves import CURVE_COLUMNS, TrialCurve, trial_curves
+from analysis.curves import CURVE_COLUMNS, TrialCurve, rows_of, trial_curves
 from analysis.errors import AnalysisError
 from analysis.files import write_csv
 from analysis.load import Source
@@ -134,11 +135,12 @@ def _basis(curves: Sequence[TrialCurve], anchors: Sequence[Anchor], settings: Se
             "8-bit rounded), mean of per-image bpp of whole files; seeds are averaged first",
         ),
     ]
-    rows = pd.concat([curve.rows for curve in curves])
+    rows = rows_of(curves)
     if undertrained := text.undertraining(rows):
         head = "undertrained" if rows["percent_of_paper_steps"].max() < 100 else "training"
         lines.append(text.paragraph(head, undertrained))
-    sets = sorted({f"{c.dataset or 'not named'} ({c.rows['eval_images'].iloc[0]} images)" for c in curves})
+    named = rows["dataset"].where(rows["dataset"] != "", "not named")
+    sets = sorted(set(named + " (" + rows["eval_images"].astype("string").fillna("?") + " images)"))
     lines.append(text.paragraph("evaluated on", ", ".join(sets)))
     for anchor in anchors:
         bpp, psnr_db = anchor.curve.bpp, anchor.curve.psnr_db
@@ -222,26 +224,25 @@ def _point_table(table: pd.DataFrame, anchors: Sequence[Anchor]) -> str:
         ("PSNR", "dB"),
     ]
     heads += [("saves vs", f"{anchor.name} %") for anchor in anchors]
-    body = []
     keys = ["arch_id", "curve_id", "budget_id", "dataset", "lmbdas"]
-    for _, rows in table.sort_values("kflop_per_px_dec", kind="stable").groupby(keys, sort=False):
-        first = rows.iloc[0]
-        savings = rows.set_index("anchor")["rate_saving_pct"]
-        body.append(
-            [
-                text.shorten(first["label"], text.LABEL_WIDTH),
-                _budget(first),
-                text.cell(first["kflop_per_px_dec"], ".1f"),
-                first["lmbdas"],
-                f"{first['bpp_low']:.4f}",
-                f"{first['psnr_low_db']:.2f}",
-                *(text.cell(savings[anchor.name], "+.1f") for anchor in anchors),
-            ]
-        )
+    ordered = table.sort_values("kflop_per_px_dec", kind="stable")
+    savings = ordered.set_index([*keys, "anchor"])["rate_saving_pct"].to_dict()
+    body = [
+        [
+            text.shorten(row["label"], text.LABEL_WIDTH),
+            _budget(row),
+            text.cell(row["kflop_per_px_dec"], ".1f"),
+            row["lmbdas"],
+            f"{row['bpp_low']:.4f}",
+            f"{row['psnr_low_db']:.2f}",
+            *(text.cell(savings[(*(row[name] for name in keys), anchor.name)], "+.1f") for anchor in anchors),
+        ]
+        for row in ordered.drop_duplicates(keys).to_dict("records")
+    ]
     return text.columns_text(heads, body)
 
 
-def _budget(row: pd.Series) -> str:
+def _budget(row: pd.Series | dict[Hashable, Any]) -> str:
     return (row["budget"] or "-") + (", warm" if row["warm_started"] else "")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -122,3 +123,12 @@ def trial_curves(frame: pd.DataFrame) -> list[TrialCurve]:
         )
         for start, end in zip([0, *ends[:-1]], ends, strict=True)
     ]
+
+
+def rows_of(curves: Sequence[TrialCurve]) -> pd.DataFrame:
+    """Their rows below each other, cut from each table at once: thousands of small frames take seconds."""
+    tables = {id(curve.table): curve.table.frame for curve in curves}
+    places: dict[int, list[int]] = {key: [] for key in tables}
+    for curve in curves:
+        places[id(curve.table)] += range(curve.start, curve.end)
+    return pd.concat([frame.iloc[places[key]] for key, frame in tables.items()])

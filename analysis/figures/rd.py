@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.anchors import Anchor
-from analysis.curves import TrialCurve
+from analysis.curves import TrialCurve, rows_of
 from analysis.figures.basis import basis, plural
 from analysis.figures.plane import draw_points, name_points, to_name, unnamed_line
 from analysis.figures.sheet import frame, new_figure, save
@@ -48,7 +48,7 @@ def draw_rd(curves: Sequence[TrialCurve], anchors: Sequence[Anchor], path: Path)
         bpp, psnr_db = curve.rows["bpp"], curve.rows["psnr_db"]
         axes.plot(bpp, psnr_db, color=colour, marker=marker, markersize=5.5, linewidth=1.3, label=curve.label)
     if singles:
-        points = _points(singles)
+        points = rows_of(singles)
         families = sorted(points["family"].unique())
         pairs = styles(range(len(lines), len(lines) + len(families)))
         for (colour, marker), family in zip(pairs, families, strict=True):
@@ -64,7 +64,7 @@ def draw_rd(curves: Sequence[TrialCurve], anchors: Sequence[Anchor], path: Path)
                 zorder=3,
                 label=f"{family}: single points",
             )
-    rows = _points(curves)
+    rows = rows_of(curves)
     _view(axes, rows)
     axes.set_xlabel(axis_text("bpp"))
     axes.set_ylabel(wrap_label(axis_text("psnr_db")))
@@ -72,15 +72,6 @@ def draw_rd(curves: Sequence[TrialCurve], anchors: Sequence[Anchor], path: Path)
     frame(figure, "Quality over rate", basis(rows), handles)
     (written,) = save(figure, path.parent, path.stem, (path.suffix.removeprefix("."),))
     return written
-
-
-def _points(curves: Sequence[TrialCurve]) -> pd.DataFrame:
-    """Their rows below each other, cut from each table at once: thousands of small frames take seconds."""
-    tables = {id(curve.table): curve.table.frame for curve in curves}
-    places: dict[int, list[int]] = {key: [] for key in tables}
-    for curve in curves:
-        places[id(curve.table)] += range(curve.start, curve.end)
-    return pd.concat([frame.iloc[places[key]] for key, frame in tables.items()])
 
 
 def rate_psnr(architectures: pd.DataFrame, by_family: Styles) -> Figure:
