@@ -60,10 +60,14 @@ def contents(source: Source, objectives: list[str]) -> dict[str, Any]:
     versions = folder.versions(source.folder)
     shown = folder.pictures(source.folder, _to_look_at(frame, groups[0].architectures))
     # These fill the table with means over seeds; its columns come last.
-    comparisons = [payload.group_json(group, table, objectives, versions) for group in groups]
+    comparisons = [
+        payload.group_json(group, title, table, objectives, versions)
+        for group, title in zip(groups, payload.titles(groups), strict=True)
+    ]
     curves = payload.curves_json(frame, table)
     return {
         "name": public_text(source.name),
+        "named": public_text(folder.named(source)),
         "objectives": objectives,
         "columns": payload.columns_json(frame),
         "families": payload.families_json(frame),
@@ -105,16 +109,17 @@ def _html(tree: dict[str, Any]) -> str:
     bundle = Path(options.dt_bundle)
     own = "\n".join((_HERE / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     scripts = [_in_script(get_plotlyjs()), _in_script(f'(() => {{\n"use strict";\n{own}\n}})();\n')]
-    verdict = tree["groups"][0]["verdict"]
-    method = tree["groups"][0]["method"]
+    first = tree["groups"][0]
     parts = {
         "policy": _policy(scripts),
         "title": html.escape(tree["name"]),
+        "named": html.escape(tree["named"]),
         "table_style": bundle.with_suffix(".css").read_text(encoding="utf-8"),
         "style": (_HERE / "page.css").read_text(encoding="utf-8"),
-        "verdict": "".join(f"<p>{html.escape(line)}</p>" for line in verdict),
+        "warning": f'<p class="warning">{html.escape(first["warning"])}</p>' if first["warning"] else "",
+        "verdict": "".join(f"<p>{html.escape(line)}</p>" for line in first["verdict"]),
         "method": "".join(
-            f"<dt>{html.escape(head)}</dt><dd>{html.escape(body)}</dd>" for head, body in method
+            f"<dt>{html.escape(head)}</dt><dd>{html.escape(body)}</dd>" for head, body in first["method"]
         ),
         "data": json.dumps(tree, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         "datatables": base64.b64encode(bundle.read_bytes()).decode(),

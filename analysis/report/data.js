@@ -49,6 +49,12 @@ function rowInGroup(row) {
   return found === undefined ? null : found;
 }
 
+// Tables of others, and weights that were measured untrained, have names of another kind.
+function isNamedByParts(row) {
+  const [transform, channels, latent] = ["transform", "channels", "latent_channels"].map((name) => value(row, name));
+  return Boolean(channels) && label(row).startsWith(`${transform} ${channels}/${latent} `);
+}
+
 function trialsOf(row) {
   if (row < page.trials) return [row];
   const ids = new Set(String(value(row, "spec_id")).split(";"));
@@ -120,9 +126,17 @@ function symbol(family, size = 14) {
     square: '<rect x="3" y="3" width="10" height="10"/>',
     "triangle-up": '<path d="M8 2 14 13 2 13Z"/>',
     "triangle-down": '<path d="M8 14 14 3 2 3Z"/>',
+    "triangle-left": '<path d="M2 8 13 2 13 14Z"/>',
+    "triangle-right": '<path d="M14 8 3 2 3 14Z"/>',
     diamond: '<path d="M8 1.5 14 8 8 14.5 2 8Z"/>',
+    "diamond-tall": '<path d="M8 1 12 8 8 15 4 8Z"/>',
     cross: '<path d="M6 2h4v4h4v4h-4v4H6v-4H2V6h4Z"/>',
     x: '<path d="M4.5 2 8 5.5 11.5 2 14 4.5 10.5 8 14 11.5 11.5 14 8 10.5 4.5 14 2 11.5 5.5 8 2 4.5Z"/>',
+    star: '<path d="M8 1.5 9.6 6 14.3 6.1 10.6 9 12 13.6 8 10.9 4 13.6 5.4 9 1.7 6.1 6.4 6Z"/>',
+    pentagon: '<path d="M8 2 14 6.4 11.7 13.4 4.3 13.4 2 6.4Z"/>',
+    hexagon: '<path d="M8 1.8 13.4 4.9V11.1L8 14.2 2.6 11.1V4.9Z"/>',
+    hexagon2: '<path d="M1.8 8 4.9 2.6H11.1L14.2 8 11.1 13.4H4.9Z"/>',
+    octagon: '<path d="M5.5 2H10.5L14 5.5V10.5L10.5 14H5.5L2 10.5V5.5Z"/>',
   };
   const holder = element("span");
   holder.innerHTML = `<svg width="${size}" height="${size}" viewBox="0 0 16 16" aria-hidden="true">${shapes[style.symbol]}</svg>`;

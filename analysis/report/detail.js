@@ -17,10 +17,12 @@ function factTable(row, names) {
   return element("table", {}, ...known.map((name) => factRow(name, value(row, name))));
 }
 
+const goals = () => page.objectives.map((name) => plainWords(name).split(",")[0]).join(" and ");
+
 function standing(row) {
   if (place(row) === undefined) return value(row, "status") === "ok" ? "Not in this comparison." : `Not compared: status ${value(row, "status")}.`;
-  if (extra(row, "on_frontier")) return `On the frontier of ${page.objectives.map(plainWords).join(" and ")}.`;
-  return `Beaten by ${group().dominated_by[place(row)]} in ${page.objectives.map(plainWords).join(" and ")}.`;
+  if (extra(row, "on_frontier")) return `On the frontier of ${goals()}.`;
+  return `Beaten by ${group().dominated_by[place(row)]} in ${goals()}.`;
 }
 
 function extraTable(row) {

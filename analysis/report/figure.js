@@ -136,11 +136,22 @@ function logTicks([low, high]) {
   return ticks;
 }
 
+// As many decimals on every tick as the distance between two of them needs, also after zooming.
+const DECIMALS = Array.from({ length: 8 }, (_, n) => ({ dtickrange: [0.9 * 10 ** -n, n === 0 ? null : 0.9 * 10 ** (1 - n)], value: `,.${n}f` }));
+
+// Alike on one axis, unless it spans decades.
+function tickTexts(ticks, [low, high]) {
+  const shown = ticks.filter((v) => v >= 10 ** low && v <= 10 ** high);
+  const decimals = Math.max(0, ...shown.map((v) => (String(v).split(".")[1] || "").length));
+  const digits = high - low > 1.3 ? { maximumSignificantDigits: 4 } : { minimumFractionDigits: decimals, maximumFractionDigits: decimals };
+  return ticks.map((v) => v.toLocaleString("en-US", digits));
+}
+
 function axis(name, isLog, range, title) {
   const common = { title: { text: escapeHtml(title), standoff: 8 }, gridcolor: "#e8ebee", zeroline: false, linecolor: "#8a93a0", ticks: "outside", automargin: true };
-  if (!isLog) return { ...common, type: "linear", range };
+  if (!isLog) return { ...common, type: "linear", range, tickformatstops: DECIMALS };
   const ticks = logTicks(range);
-  return { ...common, type: "log", range, tickvals: ticks, ticktext: ticks.map((v) => v.toLocaleString("en-US", { maximumSignificantDigits: 4 })) };
+  return { ...common, type: "log", range, tickvals: ticks, ticktext: tickTexts(ticks, range) };
 }
 
 const CONFIG = { displaylogo: false, responsive: true, modeBarButtons: [["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "resetScale2d"]] };
@@ -191,10 +202,12 @@ function writeAround(rows, ranked, far) {
   byId("plane-title").textContent = rows.length === 0
     ? "Nothing to show: no architecture of the families shown has both values"
     : `${words(state.y)} against ${plainWords(state.x)}: ${ranked.length} of ${rows.length} are on the frontier`;
-  const notes = ["Filled and numbered: on the frontier (line), no other shown is at least as good in both. Hollow: another is better."];
+  const notes = ["Filled and numbered: on the frontier (line), none shown is at least as good in both."];
+  if (rows.length > ranked.length) notes.push("Hollow: another is better.");
+  if (state.chosen !== null) notes.push("Red ring: chosen.");
   if (far > 0) notes.push(`${far} far worse ${far === 1 ? "one is" : "ones are"} out of view: double-click the figure to see all.`);
   const lacking = group().rows.length - group().rows.filter((row) => isNumber(value(row, state.x)) && isNumber(value(row, state.y))).length;
-  if (lacking > 0) notes.push(`${lacking} architectures lack one of the two values.`);
+  if (lacking > 0) notes.push(`${lacking} architecture${lacking === 1 ? " lacks" : "s lack"} one of the two values.`);
   if (ranked.length > MAX_NUMBERED) notes.push(`${ranked.length} on the frontier are too many to number.`);
   byId("plane-note").textContent = notes.join(" ");
   byId("list-title").textContent = `On the frontier, by ${plainWords(state.x)}`;

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.load import Source
 from analysis.public import public_text
 
 MAX_ARCHITECTURES = 12
@@ -22,6 +23,13 @@ HOW_TO_GET_THEM = (
     "folder; older sweeps, tables and MLflow runs have none. A sweep run anew (name=OTHER) writes them."
 )
 _PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def named(source: Source) -> str:
+    """The source and what it is, for a heading."""
+    if (source.folder / "sweep.json").is_file() or (source.folder / "trials").is_dir():
+        return f"sweep: {source.name}"
+    return source.name if source.name.startswith("mlflow run") else f"table: {source.name}"
 
 
 def specifications(folder: Path, spec_ids: Iterable[str]) -> list[Any]:

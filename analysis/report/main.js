@@ -11,8 +11,10 @@ async function loadDataTables() {
 
 function showGroup(at) {
   state.group = at;
-  state.chosen = null;
-  byId("verdict").replaceChildren(...group().verdict.map((line) => element("p", { textContent: line })));
+  state.chosen = group().best;
+  const warning = group().warning ? [element("p", { className: "warning", textContent: group().warning })] : [];
+  const answer = element("div", { className: "answer" }, ...group().verdict.map((line) => element("p", { textContent: line })));
+  byId("verdict").replaceChildren(...warning, answer);
   byId("method-list").replaceChildren(...group().method.flatMap(([head, body]) => [element("dt", { textContent: head }), element("dd", { textContent: body })]));
   fillAxes();
   if (state.x === null) {
@@ -23,7 +25,8 @@ function showGroup(at) {
   suggestScales("xy");
   fillFamilies();
   drawPlane();
-  showDetail(null);
+  byId("names").hidden = !group().rows.some(isNamedByParts);
+  showDetail(state.chosen);
 }
 
 function fillGroups() {

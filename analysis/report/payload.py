@@ -18,22 +18,33 @@ from analysis.frontier import rank
 from analysis.judgement import judge
 from analysis.public import public_text
 from analysis.report import words
+from analysis.report.verdict import verdict
 from analysis.rows import SENTENCES
 from analysis.schema import COLUMNS, FRONTIER_COLUMNS, Column, objective_names
 
 # One lmbda, budget and evaluation set each; a sweep of curves has a handful.
 MAX_GROUPS = 12
-# Symbols of plotly for the markers of matplotlib.
+# Symbols of plotly for the filled markers of matplotlib; data.js draws each of them too.
 SYMBOLS = {
     "o": "circle",
     "s": "square",
     "^": "triangle-up",
-    "D": "diamond",
     "v": "triangle-down",
+    "<": "triangle-left",
+    ">": "triangle-right",
+    "D": "diamond",
+    "d": "diamond-tall",
     "P": "cross",
     "X": "x",
+    "*": "star",
+    "p": "pentagon",
+    "h": "hexagon",
+    "H": "hexagon2",
+    "8": "octagon",
 }
 _GROUP = ["dataset_hash", "budget_id", "lmbda"]
+# Names of sets and budgets in the menu of groups.
+_NAME_WIDTH = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,9 +130,9 @@ def public_frame(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def group_json(
-    group: Group, table: Table, objectives: Sequence[str], versions: Mapping[str, Any]
+    group: Group, title: str, table: Table, objectives: Sequence[str], versions: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """One group of comparable trials; `rows` are places in the table."""
+    """One group of comparable trials; `rows` and `best` are places in the table."""
     architectures, selection = group.architectures, group.selection
     known = {c.name: c for c in (*FRONTIER_COLUMNS, *COLUMNS)}
     extra = [
@@ -131,8 +142,9 @@ def group_json(
     ]
     labels = dict(zip(architectures["arch_id"], architectures["label"], strict=True))
     rows = table.places(architectures)
+    found = verdict(architectures, objectives)
     return {
-        "title": _title(architectures),
+        "title": title,
         "rows": rows,
         "labels": list(architectures["label"]),
         "dominated_by": [labels.get(name, "") for name in architectures["dominated_by"]],
@@ -141,20 +153,38 @@ def group_json(
             for name in extra
         },
         "reasons": _packed(list(selection.reasons)),
-        "verdict": words.verdict(architectures, objectives),
+        "warning": found.warning,
+        "verdict": list(found.lines),
+        "best": None if found.best is None else rows[found.best],
         "method": words.method(architectures, selection.rows, objectives, versions, group.findings),
         "dataset_hash": "" if architectures.empty else architectures["dataset_hash"].iloc[0],
     }
 
 
-def _title(architectures: pd.DataFrame) -> str:
-    if architectures.empty:
-        return "nothing to compare"
-    first = architectures.iloc[0]
-    return (
-        f"lmbda {first['lmbda']:g}, budget {first['budget'] or 'unnamed'}, "
-        f"{first['dataset'] or 'unnamed set'}: {len(architectures)} architectures"
-    )
+def titles(groups: Sequence[Group]) -> list[str]:
+    """What a menu calls each group: its lmbda, what else tells it from the others, and how many are in it."""
+    if groups[0].architectures.empty:
+        return ["nothing to compare"]
+    firsts = pd.DataFrame([group.architectures.iloc[0] for group in groups])
+    several = {name: firsts[name].nunique() > 1 for name in ("dataset_hash", "budget_id")}
+    called = []
+    for _, first in firsts.iterrows():
+        parts = [f"lmbda {first['lmbda']:g}"]
+        if several["budget_id"]:
+            warm = " warm" if first["warm_start"] else ""
+            parts.append(f"{text.shorten(first['budget'] or 'unnamed', _NAME_WIDTH)}{warm}")
+        if several["dataset_hash"]:
+            parts.append(text.shorten(first["dataset"] or "unnamed set", _NAME_WIDTH))
+        called.append(", ".join(parts))
+    return [
+        f"{name}{_ids(first, several) if called.count(name) > 1 else ''} ({len(group.architectures)})"
+        for name, group, (_, first) in zip(called, groups, firsts.iterrows(), strict=True)
+    ]
+
+
+def _ids(first: pd.Series, several: Mapping[str, bool]) -> str:
+    """Tells groups apart whose names are the same."""
+    return "".join(f" #{first[name][:4]}" for name in ("budget_id", "dataset_hash") if several[name])
 
 
 def curves_json(frame: pd.DataFrame, table: Table) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The sentences of the page: its verdict, what the numbers rest on, and names for people."""
+"""Names for people, and the sentences on what the numbers rest on."""
 
 from __future__ import annotations
 
@@ -59,68 +59,10 @@ RULES = (
 )
 
 
-def verdict(architectures: pd.DataFrame, objectives: Sequence[str]) -> list[str]:
-    """What came out, for a reader who knows nothing of it: the count, the best, and how far it was trained.
-
-    architectures: as of `analysis.frontier`, with on_frontier.
-    """
-    if architectures.empty:
-        return ["No trial can be compared; the reasons stand below."]
-    return [*_count(architectures, objectives), _best(architectures), how_far(architectures)]
-
-
-def _count(architectures: pd.DataFrame, objectives: Sequence[str]) -> list[str]:
-    count, best = len(architectures), int(architectures["on_frontier"].sum())
-    if count == 1:
-        return ["One architecture was measured: there is nothing to compare it with."]
-    goals = [_WITH_MEANING.get(name) or plain(name) for name in objectives]
-    both = "both " if len(goals) == 2 else ""
-    verb = "are" if best > 1 else "is"
-    return [
-        f"{best:,} of {count:,} codec architectures {verb} on the frontier: no other is at least as good in "
-        f"{both}{', '.join(goals[:-1])} and {goals[-1]}."
-    ]
-
-
-_WITH_MEANING = {
-    "rd_loss": "rate-distortion loss (bits per pixel plus weighted error)",
-    "kmac_per_px_dec": "work to decode",
-    "kflop_per_px_dec": "work to decode",
-}
-
-
 def plain(name: str) -> str:
     """The column's name in the middle of a sentence."""
     known = NAMES[name]
     return known if known[:2].isupper() else known[0].lower() + known[1:]
-
-
-def _best(architectures: pd.DataFrame) -> str:
-    first = architectures.sort_values("rd_loss", kind="stable").iloc[0]
-    facts = [
-        f"{first[name]:{form}} {unit}"
-        for name, form, unit in (
-            ("bpp", ".3f", "bit/px"),
-            ("psnr_db", ".2f", "dB"),
-            ("kflop_per_px_dec", ",.1f", "kFLOP/px to decode"),
-        )
-        if not pd.isna(first[name])
-    ]
-    where = f" ({', '.join(facts)})" if facts else ""
-    return f"Lowest rate-distortion loss: {first['rd_loss']:.4g} by {first['label']}{where}."
-
-
-def how_far(rows: pd.DataFrame) -> str:
-    """Whether these are results of finished training; never silent about it."""
-    share = rows["percent_of_paper_steps"].max()
-    if pd.isna(share):
-        return "How far these models were trained is not recorded."
-    if share >= 100:
-        return f"Trained for {share:.3g} % of the study's 2,000,000 steps."
-    return (
-        f"Undertrained: {share:.3g} % of the study's 2,000,000 steps. Longer training changes the values "
-        "and perhaps the order."
-    )
 
 
 def method(

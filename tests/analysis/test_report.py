@@ -20,7 +20,7 @@ from analysis import report as report_module
 from analysis.__main__ import main
 from analysis.comparable import Choice
 from analysis.errors import AnalysisError
-from analysis.figures import family_styles
+from analysis.figures import MARKERS, family_styles
 from analysis.frontier import report as frontier_report
 from analysis.load import read
 from analysis.objectives import DEFAULT_OBJECTIVES
@@ -166,7 +166,15 @@ def test_families_look_as_in_the_figures(tmp_path: Path) -> None:
     assert {name: style["colour"] for name, style in styles.items()} == {
         name: colour for name, (colour, _) in family_styles(source.frame["family"]).items()
     }
-    assert len({style["symbol"] for style in styles.values()}) == len(styles) == 7
+    assert len({tuple(style.values()) for style in styles.values()}) == len(styles) == 7
+
+
+def test_every_marker_of_the_figures_is_drawn_by_the_page_too() -> None:
+    drawn = (Path(report_module.__file__).parent / "data.js").read_text(encoding="utf-8")
+    shapes = drawn[drawn.index("const shapes") :]
+    for marker in {*MARKERS, *payload.SYMBOLS}:
+        assert re.search(rf'\s"?{re.escape(payload.SYMBOLS[marker])}"?: \'<', shapes), marker
+    assert len(set(payload.SYMBOLS.values())) == len(payload.SYMBOLS)
 
 
 def test_every_possible_axis_has_a_name_in_words() -> None:
@@ -174,21 +182,46 @@ def test_every_possible_axis_has_a_name_in_words() -> None:
     assert len(set(words.NAMES.values())) == len(words.NAMES)
 
 
-def test_the_verdict_says_how_many_which_and_that_it_is_undertrained(tmp_path: Path) -> None:
-    source = read(write_sweep(tmp_path / "s", grid()))
-    found = frontier_report(source, tmp_path / "out", print_table=False, draw=False)
-    best = found.architectures.sort_values("rd_loss").iloc[0]
-    said = words.verdict(found.architectures, DEFAULT_OBJECTIVES)
-    assert said[0] == (
-        f"{len(found.frontier)} of 12 codec architectures are on the frontier: no other is at least as good "
-        "in both rate-distortion loss (bits per pixel plus weighted error) and work to decode."
-    )
-    assert said[1].startswith(f"Lowest rate-distortion loss: {best['rd_loss']:.4g} by {best['label']} (")
-    assert said[2].startswith("Undertrained: 0.025 % of the study's 2,000,000 steps.")
-    trained = found.architectures.assign(percent_of_paper_steps=100.0)
-    assert words.how_far(trained) == "Trained for 100 % of the study's 2,000,000 steps."
-    unknown = found.architectures.assign(percent_of_paper_steps=math.nan)
-    assert words.how_far(unknown) == "How far these models were trained is not recorded."
+def test_the_verdict_begins_with_the_warning_and_points_to_the_best(tmp_path: Path) -> None:
+    path = write_page(read(write_sweep(tmp_path / "s", grid())), tmp_path / "page.html").path
+    page = data_of(path)
+    group = page["groups"][0]
+    loss = unpacked(page, "rd_loss")
+    assert loss[group["best"]] == min(loss)
+    assert group["warning"].startswith("Undertrained: 0.025 % of the study's 2,000,000 steps")
+    assert group["verdict"][0].startswith(f"Best of 12: {unpacked(page, 'label')[group['best']]}, ")
+    text = path.read_text(encoding="utf-8")
+    assert text.index('<p class="warning">Undertrained') < text.index("<p>Best of 12")
+
+
+def test_a_heading_says_what_kind_of_source_it_is(tmp_path: Path) -> None:
+    made = write_sweep(tmp_path / "mine", grid()[:2])
+    table = Path(__file__).parent / "data/example_trials.csv"
+    for source, said in ((made, "sweep: mine"), (table, "table: example_trials")):
+        text = write_page(read(source), tmp_path / "page.html").path.read_text(encoding="utf-8")
+        assert f'<span class="name">{said}</span>' in text
+
+
+def test_the_menu_of_groups_names_only_what_differs(tmp_path: Path) -> None:
+    trees = [*grid(), *grid(lmbda=0.025)[:3]]
+    assert titles(tmp_path / "one", trees) == ["lmbda 0.013 (12)", "lmbda 0.025 (3)"]
+    trees += grid(warm_start={"spec_id": "0123456789ab"})[:2]
+    assert titles(tmp_path / "two", trees) == [
+        "lmbda 0.013, quick (12)",
+        "lmbda 0.025, quick (3)",
+        "lmbda 0.013, quick warm (2)",
+    ]
+    alike = titles(tmp_path / "three", [*trees, *grid(precision="fp32")[:1]])
+    assert re.fullmatch(r"lmbda 0\.013, quick #[0-9a-f]{4} \(12\)", alike[0])
+    assert len(set(alike)) == 4
+    assert max(map(len, titles(tmp_path / "four", grid(budget="b" * 90, steps=600) + grid()[:2]))) < 40
+
+
+def titles(folder: Path, trees: list[dict[str, Any]]) -> list[str]:
+    return [
+        group["title"]
+        for group in contents(read(write_sweep(folder, trees)), list(DEFAULT_OBJECTIVES))["groups"]
+    ]
 
 
 def test_the_method_names_data_budget_rules_and_versions(tmp_path: Path) -> None:
@@ -335,7 +368,9 @@ def test_crops_that_a_stranger_s_result_names_elsewhere_are_left_alone(tmp_path:
 def test_a_sweep_without_a_comparable_trial_gives_a_page_that_says_so(tmp_path: Path) -> None:
     made = write_sweep(tmp_path / "s", [result(40, status="failed")])
     path = write_page(read(made), tmp_path / "page.html").path
-    assert data_of(path)["groups"][0]["verdict"] == ["No trial can be compared; the reasons stand below."]
+    group = data_of(path)["groups"][0]
+    assert (group["warning"], group["best"]) == ("", None)
+    assert group["verdict"] == ["No trial can be compared; the reasons stand below."]
 
 
 def test_the_command_writes_into_the_sweep_and_where_it_is_told(
