@@ -2,7 +2,6 @@
 
 from analysis.published import SPEEDS, table1
 
-
 ROWS = {row["model"]: row for row in table1().to_dict("records")}
 
 
