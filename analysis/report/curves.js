@@ -52,7 +52,7 @@ function curveTrace(curve) {
 function singlesTrace(family, rows) {
   const style = page.families[family];
   return {
-    type: "scatter", mode: "markers", name: `${escapeHtml(family)}: single points`, customdata: rows,
+    type: "scatter", mode: "markers", name: family ? `${escapeHtml(family)}: single points` : "single points", customdata: rows,
     x: rows.map((row) => value(row, "bpp")), y: rows.map((row) => value(row, "psnr_db")),
     hovertext: rows.map((row) => `${hoverText(row)}<br>lmbda: ${value(row, "lmbda")}`), hoverinfo: "text",
     marker: { symbol: `${style.symbol}-open`, size: 9, color: style.colour, line: { width: 1.5 } },

@@ -49,6 +49,9 @@ function rowInGroup(row) {
   return found === undefined ? null : found;
 }
 
+// A table without families has one, without a name.
+const familyOf = (row) => value(row, "family") ?? "";
+
 // Tables of others, and weights that were measured untrained, have names of another kind.
 function isNamedByParts(row) {
   const [transform, channels, latent] = ["transform", "channels", "latent_channels"].map((name) => value(row, name));

@@ -17,12 +17,10 @@ function factTable(row, names) {
   return element("table", {}, ...known.map((name) => factRow(name, value(row, name))));
 }
 
-const goals = () => page.objectives.map((name) => plainWords(name).split(",")[0]).join(" and ");
-
 function standing(row) {
   if (place(row) === undefined) return value(row, "status") === "ok" ? "Not in this comparison." : `Not compared: status ${value(row, "status")}.`;
-  if (extra(row, "on_frontier")) return `On the frontier of ${goals()}.`;
-  return `Beaten by ${group().dominated_by[place(row)]} in ${goals()}.`;
+  if (extra(row, "on_frontier")) return `On the frontier of ${page.objectives.map(plainWords).join(" and ")}.`;
+  return `Beaten by ${group().dominated_by[place(row)]} in ${page.objectives.map(plainWords).join(" and ")}.`;
 }
 
 function extraTable(row) {
@@ -45,14 +43,10 @@ function trialPart(trial, isOpen) {
 
 function showDetail(row, trial) {
   const place_ = byId("detail");
-  if (row === null) {
-    place_.replaceChildren(element("p", { className: "note", textContent: "Click a point, a row of the table or a name above: its numbers, ids and configuration appear here." }));
-    return;
-  }
   const trials = trialsOf(row);
   place_.replaceChildren(
     element("h3", { textContent: label(row) }),
-    element("p", { className: "note", textContent: `${value(row, "family")}. ${standing(row)}` }),
+    element("p", { className: "note", textContent: `${familyOf(row) ? `${familyOf(row)}. ` : ""}${standing(row)}` }),
     factTable(row, FACTS), extraTable(row),
     ...trials.map((each) => trialPart(each, trials.length === 1 || each === trial)));
   place_.scrollTop = 0;

@@ -25,7 +25,7 @@ function frontierOf(points, highX, highY) {
 
 function shownRows() {
   return group().rows.filter((row) =>
-    isNumber(value(row, state.x)) && isNumber(value(row, state.y)) && !state.hidden.has(value(row, "family")));
+    isNumber(value(row, state.x)) && isNumber(value(row, state.y)) && !state.hidden.has(familyOf(row)));
 }
 
 function planeFrontier(rows) {
@@ -63,7 +63,7 @@ function canBeLog(rows, name) {
 const HOVER = ["family", "bpp", "psnr_db", "rd_loss", "kflop_per_px_dec", "params_m", "time_dec_total_ms"];
 
 function hoverText(row) {
-  const names = [...new Set([...HOVER, state.x, state.y])].filter((name) => name === "family" || isNumber(value(row, name)));
+  const names = [...new Set([...HOVER, state.x, state.y])].filter((name) => (name === "family" && familyOf(row)) || isNumber(value(row, name)));
   const lines = names.map((name) => {
     const shown = unit(name) ? `${format(value(row, name))} ${unit(name)}` : format(value(row, name));
     return `${escapeHtml(words(name))}: ${escapeHtml(shown)}`;
@@ -79,7 +79,7 @@ function pointTraces(rows, best, numbers) {
   const traces = [];
   for (const [family, style] of Object.entries(page.families)) {
     for (const isBest of [false, true]) {
-      const mine = rows.filter((row) => value(row, "family") === family && best.has(row) === isBest);
+      const mine = rows.filter((row) => familyOf(row) === family && best.has(row) === isBest);
       if (mine.length === 0) continue;
       traces.push({
         type: "scatter",
@@ -92,7 +92,7 @@ function pointTraces(rows, best, numbers) {
         textfont: { size: 13, color: "#1b1f24" },
         hovertext: mine.map(hoverText),
         hoverinfo: "text",
-        name: `${family}${isBest ? ", on the frontier" : ""}`,
+        name: `${escapeHtml(family)}${isBest ? ", on the frontier" : ""}`,
         marker: {
           symbol: isBest ? style.symbol : `${style.symbol}-open`,
           size: isBest ? 12 : rows.length > 400 ? 6 : 9,
@@ -194,6 +194,7 @@ function ringTrace() {
 
 function moveRing() {
   const plane = byId("plane");
+  if (plane.data.length === 0) return; // nothing can be compared
   const ring = ringTrace();
   Plotly.restyle(plane, { x: [ring.x], y: [ring.y] }, [plane.data.length - 1]);
 }
@@ -218,7 +219,7 @@ function writeAround(rows, ranked, far) {
 function listEntry(row, index) {
   const facts = `${format(value(row, state.x))} · ${format(value(row, state.y))}`;
   const button = element("button", { type: "button", onclick: () => choose(row, "list"), title: `${withUnit(state.x)} · ${withUnit(state.y)}` },
-    element("span", { className: "number", textContent: index + 1 }), symbol(value(row, "family")),
+    element("span", { className: "number", textContent: index + 1 }), symbol(familyOf(row)),
     element("span", { className: "label", textContent: label(row) }), element("span", { className: "facts", textContent: facts }));
   button.dataset.row = row;
   button.classList.toggle("chosen", row === state.chosen);
@@ -227,7 +228,8 @@ function listEntry(row, index) {
 
 function fillFamilies() {
   const counts = new Map();
-  for (const row of group().rows) counts.set(value(row, "family"), (counts.get(value(row, "family")) || 0) + 1);
+  for (const row of group().rows) counts.set(familyOf(row), (counts.get(familyOf(row)) || 0) + 1);
+  byId("families").hidden = counts.size === 1 && counts.has("");
   const head = element("span", { className: "head", textContent: "Transform / entropy model / hyper-transform:" });
   byId("families").replaceChildren(head, ...Object.keys(page.families).filter((family) => counts.has(family)).map((family) => {
     const box = element("input", { type: "checkbox", checked: !state.hidden.has(family) });
@@ -235,7 +237,7 @@ function fillFamilies() {
       state.hidden[box.checked ? "delete" : "add"](family);
       drawPlane();
     });
-    return element("label", {}, box, symbol(family), element("span", { textContent: `${family} (${counts.get(family)})` }));
+    return element("label", {}, box, symbol(family), element("span", { textContent: `${family || "not named"} (${counts.get(family)})` }));
   }));
 }
 

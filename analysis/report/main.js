@@ -18,8 +18,10 @@ function showGroup(at) {
   byId("method-list").replaceChildren(...group().method.flatMap(([head, body]) => [element("dt", { textContent: head }), element("dd", { textContent: body })]));
   fillAxes();
   if (state.x === null) {
-    byId("plane-title").textContent = "Nothing to show: no trial can be compared";
-    showDetail(null);
+    document.body.classList.add("empty");
+    byId("rows-of").value = "trials";
+    byId("table").before(byId("failures"));
+    byId("choose-note").textContent = "Click a row of the table for its ids and configuration.";
     return;
   }
   suggestScales("xy");

@@ -64,9 +64,6 @@ class Table:
         self._parts = [trials]
         self._place = {spec_id: place for place, spec_id in enumerate(trials["spec_id"])}
 
-    def has(self, rows: pd.DataFrame) -> bool:
-        return all(spec_id in self._place for spec_id in rows["spec_id"])
-
     def places(self, rows: pd.DataFrame) -> list[int]:
         """Where these rows stand; means that are not there yet are added."""
         new = [at for at, spec_id in enumerate(rows["spec_id"]) if spec_id not in self._place]
@@ -190,15 +187,13 @@ def _ids(first: pd.Series, several: Mapping[str, bool]) -> str:
 def curves_json(frame: pd.DataFrame, table: Table) -> list[dict[str, Any]]:
     """Rate-distortion curves and single points of all good trials, on whatever images, by rising rate."""
     curves = trial_curves(frame)
-    new = [curve.rows for curve in curves if not table.has(curve.rows)]
-    if new:
-        table.places(pd.concat(new))
+    places = table.places(curves[0].table.frame) if curves else []
     return [
         {
             "label": curve.label,
-            "family": str(curve.rows["family"].iloc[0]),
-            "dataset_hash": str(curve.rows["dataset_hash"].iloc[0]),
-            "rows": table.places(curve.rows),
+            "family": str(curve.values("family")[0]),
+            "dataset_hash": str(curve.values("dataset_hash")[0]),
+            "rows": places[curve.start : curve.end],
         }
         for curve in curves
     ]

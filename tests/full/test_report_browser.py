@@ -5,6 +5,7 @@ Needs Chromium (Debian: apt-get install chromium); a missing browser is a failur
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
@@ -70,7 +71,13 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(path: Path, browser: Browser) -> Iterator[Page]:
-    """The opened page; at the end, nothing may have been fetched, complained of or run by strangers."""
+    with opened_page(path, browser) as opened:
+        yield opened
+
+
+@contextlib.contextmanager
+def opened_page(path: Path, browser: Browser) -> Iterator[Page]:
+    """The page; at the end, nothing may have been fetched, complained of or run by strangers."""
     troubles: list[str] = []
     opened = browser.new_page(viewport={"width": 1280, "height": 800}, accept_downloads=True)
     opened.on("console", lambda said: troubles.extend([said.text] * (said.type in ("error", "warning"))))
@@ -409,3 +416,33 @@ def test_a_large_screen_and_paper_hold_it_too(page: Page) -> None:
     page.emulate_media(media="print")
     assert not page.locator(".controls").first.is_visible()
     assert page.locator("#plane").is_visible()
+
+
+def test_a_table_of_the_least_columns_shows_every_point(browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "least.csv").write_text(
+        "label,lmbda,bpp,psnr_db,rd_loss,kmac_per_px_dec\n"
+        "a,0.013,0.4,28,2.0,3\nb,0.013,0.5,29,1.8,5\nc,0.013,0.6,30,1.5,9\nd,0.013,0.7,29,1.6,12.5\n"
+    )
+    written = write_page(read(tmp_path / "least.csv"), tmp_path / "page.html").path
+    with opened_page(written, browser) as page:
+        assert page.locator("#plane .scatterlayer .points path").count() == 4 + 1
+        assert frontier_in(page) == ["a", "b", "c"]
+        assert page.locator("#detail h3").inner_text() == "c"
+        assert not page.locator("#families").is_visible()
+        assert not page.locator("#names").is_visible()
+        assert "null" not in page.locator("body").inner_text()
+        assert page.locator("#curves-figure .scatterlayer .points path").count() == 4
+
+
+def test_a_sweep_of_which_all_failed_shows_why_first(browser: Browser, tmp_path: Path) -> None:
+    made = write_sweep(tmp_path / "s", [result(width, status="failed") for width in (40, 48)])
+    with opened_page(write_page(read(made), tmp_path / "page.html").path, browser) as page:
+        assert page.locator("#verdict").inner_text() == "No trial can be compared; the reasons stand below."
+        box = page.locator("#failures tbody tr").last.bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] < 800
+        assert "loss is not finite, three times" in page.locator("#failures").inner_text()
+        assert not page.locator("#plane").is_visible()
+        row = page.locator("#trials tbody tr").first
+        row.click()
+        assert page.locator("#detail h3").inner_text() == row.locator("td").first.inner_text()
