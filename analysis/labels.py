@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -17,6 +18,7 @@ _ANGLES_DEG = (35, -35, 145, -145, 90, -90, 0, 180)
 _RADII_PX = (13, 24, 40, 62, 90, 125)
 _POINT_PX = 6.0
 _NAME_PT, _LINE_END_PT = 8.0, 7.5
+_LEADER = "0.75"
 _HORIZONTAL: Mapping[float, Literal["left", "center", "right"]] = {0.0: "left", 0.5: "center", 1.0: "right"}
 _VERTICAL: Mapping[float, Literal["bottom", "center", "top"]] = {0.0: "bottom", 0.5: "center", 1.0: "top"}
 
@@ -49,49 +51,61 @@ def place_labels(
     axes: Axes,
     labels: Sequence[tuple[float, float, str]],
     points: npt.NDArray[np.float64],
-    line: Line2D | None,
+    lines: Sequence[Line2D] = (),
 ) -> list[str]:
     """Write each (x, y, text) near its point; returns the texts for which there was no room.
 
-    points: (n, 2) data coordinates of all points. No label covers one, or the line, or another label.
+    points: (n, 2) data coordinates of all points. No label covers one, or a line, or another label, nor is
+    it nearer to another point than to its own, unless a leader says whose it is and no other place is free.
     """
-    figure = axes.figure
-    figure.canvas.draw()  # the layout must be settled before positions in pixels mean anything
-    scale = figure.dpi / 100.0
+    _settle(axes)
+    scale = axes.figure.dpi / 100.0
     inside = axes.get_window_extent()
+    points_px = axes.transData.transform(points)
     taken = _Boxes()
-    taken.add_around(axes.transData.transform(points), _POINT_PX * scale)
-    if line is not None:
+    taken.add_around(points_px, _POINT_PX * scale)
+    for line in lines:
         taken.add_around(_along(line, axes, 6.0 * scale), 1.5 * scale)
     left_out = []
     for x, y, text in labels:
-        if not _place_one(axes, (x, y), text, inside, taken, scale):
+        if not _place_one(axes, (x, y), text, inside, taken, points_px, scale):
             left_out.append(text)
     return left_out
+
+
+def _settle(axes: Axes) -> None:
+    """Lay the figure out: before, positions in pixels mean nothing. Drawing it too would take longer."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None, "axes are in a figure"
+    figure.draw_without_rendering()
 
 
 def label_line_ends(axes: Axes, ends: Sequence[tuple[float, float, str]]) -> None:
     """Write each line's name right of the axes, at the height of its end (x, y), or as near as others allow.
 
+    Names are in the order of the heights. A leader goes straight to the axes' edge first, so that none
+    crosses another.
     The axes' limits must be settled. A layout that cares for what lies outside axes makes room.
     """
-    figure = axes.figure
-    figure.canvas.draw()
+    _settle(axes)
     low_px, high_px = axes.get_window_extent().intervaly
-    step_px = _LINE_END_PT * 1.35 * figure.dpi / 72
+    step_px = _LINE_END_PT * 1.35 * axes.figure.dpi / 72
+    edge = axes.get_xlim()[1]
     ordered = sorted(ends, key=lambda end: (end[1], end[2]))
     wanted_px = [axes.transData.transform((x, y))[1] for x, y, _ in ordered]
     for (x, y, text), height_px in zip(ordered, _spread(wanted_px, step_px, low_px, high_px), strict=True):
+        if x < edge:
+            axes.plot([x, edge], [y, y], color=_LEADER, linewidth=0.7, zorder=1, gid="leader")
         axes.annotate(
             text,
-            (x, y),
+            (edge, y),
             xytext=(1.03, (height_px - low_px) / (high_px - low_px)),
             textcoords="axes fraction",
             ha="left",
             va="center",
             fontsize=_LINE_END_PT,
             color="0.2",
-            arrowprops={"arrowstyle": "-", "color": "0.75", "linewidth": 0.7, "relpos": (0, 0.5)},
+            arrowprops={"arrowstyle": "-", "color": _LEADER, "linewidth": 0.7, "relpos": (0, 0.5)},
             annotation_clip=False,
         )
 
@@ -110,48 +124,93 @@ def _spread(wanted: Sequence[float], step: float, low: float, high: float) -> np
 
 
 def _place_one(
-    axes: Axes, point: tuple[float, float], text: str, inside: Bbox, taken: _Boxes, scale: float
+    axes: Axes,
+    point: tuple[float, float],
+    text: str,
+    inside: Bbox,
+    taken: _Boxes,
+    points_px: npt.NDArray[np.float64],
+    scale: float,
 ) -> bool:
     probe = axes.text(*point, text, fontsize=_NAME_PT)
     size_px = probe.get_window_extent().size
     probe.remove()
     at_px = axes.transData.transform(point)
-    for radius_px in _RADII_PX:
-        for angle_deg in _ANGLES_DEG:
-            direction = np.array([np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))])
-            offset = radius_px * scale * direction
-            # 0: the text begins there, 0.5: its middle is there, 1: it ends there.
-            anchor = [0.0 if part > 0.1 else 1.0 if part < -0.1 else 0.5 for part in direction]
-            corner = at_px + offset - size_px * np.array(anchor)
-            box = Bbox([corner, corner + size_px]).padded(1.5 * scale)
-            leader = radius_px > _RADII_PX[0]
-            along = _leader(at_px, at_px + offset, scale) if leader else np.empty((0, 2))
-            if not _contains(inside, box) or taken.touch(box) or taken.hold(along):
-                continue
-            taken.add(np.array([box.extents]))
-            taken.add_around(along, 1.5 * scale)
-            axes.annotate(
-                text,
-                point,
-                xytext=tuple(offset * 72 / axes.figure.dpi),
-                textcoords="offset points",
-                ha=_HORIZONTAL[anchor[0]],
-                va=_VERTICAL[anchor[1]],
-                fontsize=_NAME_PT,
-                color="0.15",
-                arrowprops={
-                    "arrowstyle": "-",
-                    "color": "0.6",
-                    "linewidth": 0.7,
-                    "relpos": tuple(anchor),
-                    "shrinkA": 0,
-                }
-                if leader
-                else None,
-                zorder=5,
-            )
-            return True
-    return False
+    others_px = points_px[np.abs(points_px - at_px).max(axis=1) > 0.5]
+    second_best = None
+    for radius_px, angle_deg in itertools.product(_RADII_PX, _ANGLES_DEG):
+        place = _Place.at(at_px, size_px, radius_px, angle_deg, scale)
+        if not _contains(inside, place.box) or taken.touch(place.box) or taken.hold(place.leader):
+            continue
+        if place.is_nearest(at_px, others_px):
+            break
+        if len(place.leader) and second_best is None:
+            second_best = place
+    else:
+        if second_best is None:
+            return False
+        place = second_best
+    taken.add(np.array([place.box.extents]))
+    taken.add_around(place.leader, 1.5 * scale)
+    _write(axes, point, text, place)
+    return True
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where a name may stand.
+
+    offset: from its point, in pixels. anchor: of the text; 0: it begins there, 0.5: its middle is there,
+    1: it ends there. leader: (k, 2) pixels of the line to it, none beside the point.
+    """
+
+    offset: npt.NDArray[np.float64]
+    anchor: tuple[float, float]
+    box: Bbox
+    leader: npt.NDArray[np.float64]
+
+    @classmethod
+    def at(
+        cls,
+        at_px: npt.NDArray[np.float64],
+        size_px: npt.ArrayLike,
+        radius_px: float,
+        angle_deg: float,
+        scale: float,
+    ) -> _Place:
+        direction = np.array([np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))])
+        offset = radius_px * scale * direction
+        x, y = (0.0 if part > 0.1 else 1.0 if part < -0.1 else 0.5 for part in direction)
+        corner = at_px + offset - np.asarray(size_px) * (x, y)
+        box = Bbox([corner, corner + size_px]).padded(1.5 * scale)
+        is_far = radius_px > _RADII_PX[0]
+        leader = _leader(at_px, at_px + offset, scale) if is_far else np.empty((0, 2))
+        return cls(offset, (x, y), box, leader)
+
+    def is_nearest(self, own_px: npt.NDArray[np.float64], others_px: npt.NDArray[np.float64]) -> bool:
+        """Whether no other point is as near to the name as its own."""
+        return not len(others_px) or bool(self._distances(own_px[None])[0] < self._distances(others_px).min())
+
+    def _distances(self, pixels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        nearest = np.clip(pixels, self.box.min, self.box.max)
+        distances: npt.NDArray[np.float64] = np.linalg.norm(pixels - nearest, axis=1)
+        return distances
+
+
+def _write(axes: Axes, point: tuple[float, float], text: str, place: _Place) -> None:
+    leader = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.7, "relpos": place.anchor, "shrinkA": 0}
+    axes.annotate(
+        text,
+        point,
+        xytext=tuple(place.offset * 72 / axes.figure.dpi),
+        textcoords="offset points",
+        ha=_HORIZONTAL[place.anchor[0]],
+        va=_VERTICAL[place.anchor[1]],
+        fontsize=_NAME_PT,
+        color="0.15",
+        arrowprops=leader if len(place.leader) else None,
+        zorder=5,
+    ).set_in_layout(False)  # it is inside the axes, and must not move them
 
 
 def _leader(

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import pandas as pd
 
-SAVING_LINE = (
-    "Rate saving: 100 (1 - bpp / BPG's bpp at the same PSNR), BPG's log rate interpolated over PSNR, never "
-    "extrapolated; negative: needs more bits than BPG."
-)
-
 
 def basis(rows: pd.DataFrame, *more: str) -> list[str]:
     """Lines about the images, the averaging and the training of these trials, then the given ones."""
@@ -46,6 +41,15 @@ def training_line(rows: pd.DataFrame) -> str:
     warm = int((rows["warm_start"] != "").sum())
     started = f" {warm} of {plural(len(rows), 'point')} warm-started from other weights." if warm else ""
     return f"Training: {'; '.join(budgets)}.{started} Trade-off: {shown}."
+
+
+def saving_line(lowest_pct: float, codec: str = "BPG") -> str:
+    """What a rate saving is, and what the lowest ones that a figure shows mean."""
+    twice = f"; -100 %: twice {codec}'s bits" if lowest_pct < -50 else ""
+    return (
+        f"Rate saving: 100 (1 - bpp / {codec}'s bpp at the same PSNR), {codec}'s log rate interpolated over "
+        f"PSNR, never extrapolated; negative: needs more bits than {codec}{twice}."
+    )
 
 
 def timing_line(rows: pd.DataFrame) -> str:

@@ -12,17 +12,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.basis import SAVING_LINE, basis, plural, timing_line
+from analysis.families import Styles, family_styles
+from analysis.figures.basis import basis, plural, saving_line, timing_line
 from analysis.figures.sheet import Drawn, frame, list_beside, new_figure, remove, save
 from analysis.figures.style import (
     FAMILY_TITLE,
-    Styles,
     axis_text,
     family_handles,
-    family_styles,
     hollow,
     marker_scale,
     set_scale,
+    words,
     wrap_label,
 )
 from analysis.labels import place_labels
@@ -43,12 +43,6 @@ _DEFAULT_FIGURES = (
     ("frontier_rate_saving", "kflop_per_px_dec", "rate_saving_vs_bpg_pct"),
     ("frontier_time", "time_dec_total_ms", "rd_loss"),
 )
-_WORDS = {
-    "rd_loss": "rate-distortion loss",
-    "kflop_per_px_dec": "decode complexity",
-    "rate_saving_vs_bpg_pct": "rate saving against BPG",
-    "time_dec_total_ms": "decode time",
-}
 
 
 def draw_frontier(architectures: pd.DataFrame, objectives: Sequence[str], folder: Path) -> Drawn:
@@ -112,7 +106,7 @@ def plane(architectures: pd.DataFrame, x: str, y: str, by_family: Styles) -> Fig
         legend_title=FAMILY_TITLE,
     )
     named = to_name(inside, best)[[x, y, "label"]]
-    name_points(figure, axes, named, inside[[x, y]].to_numpy(dtype=np.float64), line)
+    name_points(figure, axes, named, inside[[x, y]].to_numpy(dtype=np.float64), [line])
     return figure
 
 
@@ -168,7 +162,7 @@ def name_points(
     axes: Axes,
     named: pd.DataFrame,
     points: npt.NDArray[np.float64],
-    line: Line2D | None,
+    lines: Sequence[Line2D] = (),
 ) -> None:
     """Labels beside the points; where not all have room, numbers and a list of their meaning.
 
@@ -178,14 +172,14 @@ def name_points(
         (float(x), float(y), shorten(str(label), LABEL_WIDTH))
         for x, y, label in named.itertuples(index=False)
     ]
-    if not place_labels(axes, labels, points, line):
+    if not place_labels(axes, labels, points, lines):
         return
     for text in list(axes.texts):
         text.remove()
     numbered = [(x, y, str(number)) for number, (x, y, _) in enumerate(labels, start=1)]
     names = [f"{number}  {label}" for number, (_, _, label) in enumerate(labels, start=1)]
     list_beside(figure, names)
-    place_labels(axes, numbered, points, line)
+    place_labels(axes, numbered, points, lines)
 
 
 def _has_both(architectures: pd.DataFrame, x: str, y: str) -> pd.Series:
@@ -210,14 +204,19 @@ def _draw_steps(axes: Axes, best: pd.DataFrame, x: str, y: str) -> Line2D:
 
 
 def _title(x: str, y: str, best: int, points: int) -> str:
-    words = [_WORDS.get(name, name) for name in (y, x)]
+    said = [words(name) for name in (y, x)]
     share = f"{best} of {plural(points, 'architecture')} on the frontier"
-    return f"{words[0][0].upper()}{words[0][1:]} over {words[1]}: {share}"
+    return f"{said[0][0].upper()}{said[0][1:]} over {said[1]}: {share}"
 
 
 def _extra_basis(points: pd.DataFrame, x: str, y: str) -> list[str]:
-    lines = [SAVING_LINE] if any(name.startswith("rate_saving") for name in (x, y)) else []
+    savings = [name for name in (x, y) if name.startswith("rate_saving")]
+    lines = [saving_line(points[name].min(), _codec(name)) for name in savings]
     return [*lines, timing_line(points)] if any(name.startswith("time_") for name in (x, y)) else lines
+
+
+def _codec(saving: str) -> str:
+    return saving.removeprefix("rate_saving_vs_").removesuffix("_pct").upper()
 
 
 def _unseen(every: pd.DataFrame, points: pd.DataFrame, inside: pd.DataFrame) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import textwrap
 from collections.abc import Sequence
 
@@ -16,8 +17,9 @@ from matplotlib.lines import Line2D
 
 from analysis.correlation import MIN_MODELS, correlate
 from analysis.errors import AnalysisError
+from analysis.families import Styles
 from analysis.figures.sheet import frame, new_figure
-from analysis.figures.style import FAMILY_TITLE, Styles, family_handles, marker_scale
+from analysis.figures.style import FAMILY_TITLE, family_handles, marker_scale
 from analysis.figures.times import Setting, size_name
 from analysis.labels import place_labels
 from analysis.ranks import Inversions, Measured, inversions
@@ -28,11 +30,19 @@ MAX_SLOPES = 30
 # Models whose ranks differ most, named in that plane.
 _NAMED_MOVES = 6
 _ROW_IN = 0.24
+# Of crossings: id, colour inside, and what it says.
+_CROSSINGS = (
+    ("clear", "black", "inversion, quartiles of both models apart"),
+    ("unclear", "white", "inversion within the spread of the repeats"),
+)
+DIGITS = 4
+# From a marker to the end of its value, and from there to the name.
+_VALUE_PT, _NAME_PT = 30.0, 8.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """Models by one quantity, the least first: decode time in one setting, or, without one, FLOPs.
+    """Models by one quantity, the least first: decode time in one setting, or, without one, complexity.
 
     models: arch_id -> label, family, value, and its quartiles low and high (the value itself where it has
         no spread).
@@ -44,12 +54,10 @@ class Order:
 
     @property
     def text(self) -> str:
+        if not self.setting:
+            return "decode complexity"
         name = size_name(self.size)
-        return (
-            f"decode time on {self.setting.text}, {name.partition(': ')[2] or name}"
-            if self.setting
-            else ("decode FLOPs")
-        )
+        return f"decode time on {self.setting.text}, {name.partition(': ')[2] or name}"
 
     @property
     def slug(self) -> str:
@@ -81,7 +89,7 @@ class Pair:
 
 
 def orders(timed: pd.DataFrame) -> list[Order]:
-    """timed: of `times.timed`. One order per setting and image size; the last one is by FLOPs."""
+    """timed: of `times.timed`. One order per setting and image size; the last one is by decode complexity."""
     if timed.empty:
         return []
     found = []
@@ -100,8 +108,8 @@ def orders(timed: pd.DataFrame) -> list[Order]:
 def pairs(every: Sequence[Order]) -> list[Pair]:
     """Pairs of orders that differ in one thing and have MIN_MODELS models in common.
 
-    First two devices (or thread counts, or precisions) at one image size, then FLOPs and a device, then two
-    image sizes on one device.
+    First two devices (or thread counts, or precisions) at one image size, then complexity and a device, then
+    two image sizes on one device.
     """
     by_kind: list[list[Pair]] = [[], [], []]
     for x, y in itertools.combinations(sorted(every, key=lambda order: order.setting is not None), 2):
@@ -109,7 +117,7 @@ def pairs(every: Sequence[Order]) -> list[Pair]:
             continue
         if x.setting is None:
             by_kind[1].append(pair(x, y))
-        elif x.size == y.size:
+        elif x.size == y.size and _differ_in_one(x.setting, y.setting):
             by_kind[0].append(pair(x, y))
         elif x.setting == y.setting:
             by_kind[2].append(pair(x, y))
@@ -117,9 +125,15 @@ def pairs(every: Sequence[Order]) -> list[Pair]:
     return [*devices, *by_kind[1], *by_kind[2]]
 
 
+def _differ_in_one(one: Setting, other: Setting | None) -> bool:
+    """Devices have their own thread counts; on one device two differences would explain each other."""
+    assert other, "complexity comes first"
+    return one.device != other.device or one.threads == other.threads or one.precision == other.precision
+
+
 def _same_device(two: Pair) -> bool:
-    assert two.x.setting, "FLOPs are no device"
-    assert two.y.setting, "FLOPs are no device"
+    assert two.x.setting, "complexity is no device"
+    assert two.y.setting, "complexity is no device"
     return two.x.setting.device == two.y.setting.device
 
 
@@ -173,7 +187,6 @@ def _slopes(drawn: Pair, by_family: Styles) -> Figure:
     for index, (label, family, x, y) in enumerate(
         rows[["label", "family", "x", "y"]].itertuples(index=False, name=None)
     ):
-        name = shorten(label, LABEL_WIDTH)
         colour, marker = by_family[family]
         axes.plot(
             [0, 1],
@@ -185,8 +198,8 @@ def _slopes(drawn: Pair, by_family: Styles) -> Figure:
         axes.plot(
             [0, 1], [left[index], right[index]], linestyle="none", marker=marker, color=colour, zorder=3
         )
-        axes.text(-0.03, left[index], f"{name}   {_value(x)}", ha="right", va="center", fontsize=8)
-        axes.text(1.03, right[index], f"{_value(y)}   {name}", ha="left", va="center", fontsize=8)
+        _write_row(axes, 0, left[index], shorten(label, LABEL_WIDTH), x)
+        _write_row(axes, 1, right[index], shorten(label, LABEL_WIDTH), y)
     _mark_crossings(axes, drawn, left, right)
     axes.set_ylim(count + 0.6, 0.4)
     axes.set_xlim(-0.02, 1.02)
@@ -200,7 +213,7 @@ def _slopes(drawn: Pair, by_family: Styles) -> Figure:
         figure,
         _title(drawn),
         ["The least is at the top.", *_basis(drawn)],
-        [*family_handles(by_family, rows["family"]), *_crossing_handles()],
+        [*family_handles(by_family, rows["family"]), *_crossing_handles(drawn.inversions)],
         legend_title=FAMILY_TITLE,
     )
     return figure
@@ -213,24 +226,25 @@ def _mark_crossings(
     ahead, behind = left[second] - left[first], right[first] - right[second]
     along = ahead / (ahead + behind)
     height = left[first] + along * (right[first] - left[first])
-    is_clear = np.array([two in set(drawn.inversions.clear) for two in drawn.inversions.found], dtype=bool)
-    for clear, handle in zip((True, False), _crossing_handles(), strict=True):
-        chosen = is_clear == clear
+    clear = set(drawn.inversions.clear)
+    is_clear = np.array([two in clear for two in drawn.inversions.found], dtype=bool)
+    for gid, face, _ in _CROSSINGS:
+        chosen = is_clear == (gid == "clear")
         axes.scatter(
             along[chosen],
             height[chosen],
             s=20,
-            facecolors=handle.get_markerfacecolor(),
+            facecolors=face,
             edgecolors="black",
             linewidths=0.8,
             zorder=4,
-            gid="clear" if clear else "unclear",
+            gid=gid,
         )
 
 
-def _crossing_handles() -> list[Line2D]:
-    """Of inversions that are clear, and of those that are not."""
-    labels = ("inversion, quartiles of both models apart", "inversion within the spread of the repeats")
+def _crossing_handles(found: Inversions) -> list[Line2D]:
+    """Of inversions that are clear, and of those that are not, where there are some."""
+    counts = (len(found.clear), len(found.found) - len(found.clear))
     return [
         Line2D(
             [],
@@ -242,14 +256,34 @@ def _crossing_handles() -> list[Line2D]:
             markerfacecolor=face,
             label=label,
         )
-        for face, label in zip(("black", "white"), labels, strict=True)
+        for count, (_, face, label) in zip(counts, _CROSSINGS, strict=True)
+        if count
     ]
+
+
+def _write_row(axes: Axes, side: int, height: float, name: str, value: float) -> None:
+    """Value and name beside a marker; side: 0 left, 1 right."""
+    value_pt = (-12.0, 12.0 + _VALUE_PT)[side]  # where it ends
+    name_pt = (value_pt - _VALUE_PT - _NAME_PT, value_pt + _NAME_PT)[side]
+    for text, along_pt, align in (
+        (_value(value), value_pt, "right"),
+        (name, name_pt, ("right", "left")[side]),
+    ):
+        axes.annotate(
+            text,
+            (side, height),
+            xytext=(along_pt, 0.0),
+            textcoords="offset points",
+            ha=align,
+            va="center",
+            fontsize=8,
+        )
 
 
 def _plane(drawn: Pair, by_family: Styles) -> Figure:
     rows, count = drawn.rows, len(drawn.rows)
     figure, (axes,) = new_figure(size_in=(8.4, 6.4))
-    axes.plot([1, count], [1, count], color="0.3", linewidth=1.2, zorder=1)
+    diagonal = axes.plot([1, count], [1, count], color="0.3", linewidth=1.2, zorder=1)
     for family, (colour, marker) in by_family.items():
         group = rows[rows["family"] == family]
         axes.plot(
@@ -277,17 +311,39 @@ def _plane(drawn: Pair, by_family: Styles) -> Figure:
         (float(x), float(y), shorten(label, LABEL_WIDTH))
         for x, y, label in moved[["rank_x", "rank_y", "label"]].itertuples(index=False, name=None)
     ]
-    place_labels(axes, names, rows[["rank_x", "rank_y"]].to_numpy(dtype=np.float64), None)
+    place_labels(axes, names, rows[["rank_x", "rank_y"]].to_numpy(dtype=np.float64), diagonal)
     return figure
 
 
 def _title(drawn: Pair) -> str:
-    count = len(drawn.inversions.found)
+    count, every, tied = len(drawn.inversions.found), drawn.inversions.pairs, _tied_pairs(drawn.rows)
     tau = "not defined" if drawn.kendall_tau is None else f"{drawn.kendall_tau:.2f}"
+    ties = f", {_counted(tied)} tied" if tied else ""
     return (
-        f"{count:,} {'inversion' if count == 1 else 'inversions'} in {drawn.inversions.pairs:,} pairs "
-        f"of models (Kendall tau {tau})"
+        f"{_compared(drawn)} order {every - count - tied:,} of {every:,} pairs alike; "
+        f"{_counted(count)} inverted{ties} (Kendall tau {tau})"
     )
+
+
+def _counted(pairs: int) -> str:
+    return {0: "none is", 1: "1 is"}.get(pairs, f"{pairs:,} are")
+
+
+def _compared(drawn: Pair) -> str:
+    one, other = drawn.x.setting, drawn.y.setting
+    if one is None or other is None:
+        return "Decode complexity and decode time"
+    if one == other:
+        return "Decode times for two image sizes"
+    return (
+        f"Decode times {'in two settings of one device' if one.device == other.device else 'on two devices'}"
+    )
+
+
+def _tied_pairs(rows: pd.DataFrame) -> int:
+    x, y = (rows[name].to_numpy(dtype=np.float64) for name in ("x", "y"))
+    tied = (x[:, None] == x) | (y[:, None] == y)
+    return int(tied.sum() - len(rows)) // 2
 
 
 def _basis(drawn: Pair) -> list[str]:
@@ -303,4 +359,6 @@ def _basis(drawn: Pair) -> list[str]:
 
 
 def _value(number: float) -> str:
-    return f"{number:.4g}"
+    """With DIGITS significant digits, zeros at the end included."""
+    decimals = DIGITS - 1 - math.floor(math.log10(number)) if number > 0 else 0
+    return f"{number:,.{max(0, decimals)}f}"

@@ -13,24 +13,34 @@ from matplotlib.figure import Figure
 
 from analysis.anchors import Anchor
 from analysis.curves import TrialCurve, rows_of
+from analysis.families import Styles, family_styles
 from analysis.figures.basis import basis, plural
+from analysis.figures.lines import RateLine, counted, draw_rate_lines
 from analysis.figures.plane import draw_points, name_points, to_name, unnamed_line
 from analysis.figures.sheet import frame, new_figure, save
 from analysis.figures.style import (
     FAMILY_TITLE,
     REFERENCE_COLOUR,
     REFERENCE_DASHES,
-    Styles,
     axis_text,
     family_handles,
     hollow,
     set_scale,
-    styles,
     wrap_label,
 )
 
+# References are in view up to so much above our best, or ours would be pressed together.
+REACH_DB = 8.0
+
 
 def draw_rd(curves: Sequence[TrialCurve], anchors: Sequence[Anchor], path: Path) -> Path:
+    """`rate_quality` as a file, whose name says its format."""
+    figure = rate_quality(curves, anchors)
+    (written,) = save(figure, path.parent, path.stem, (path.suffix.removeprefix("."),))
+    return written
+
+
+def rate_quality(curves: Sequence[TrialCurve], anchors: Sequence[Anchor]) -> Figure:
     """PSNR over rate: architectures with several lmbdas as lines, single points by family, anchors plain."""
     figure, (axes,) = new_figure()
     for anchor, line in zip(anchors, itertools.cycle(REFERENCE_DASHES), strict=False):
@@ -40,38 +50,37 @@ def draw_rd(curves: Sequence[TrialCurve], anchors: Sequence[Anchor], path: Path)
             linestyle=line,
             color=REFERENCE_COLOUR,
             linewidth=1.3,
-            label=f"{anchor.title}, published",
+            label=f"reference: {anchor.title}",
         )
-    lines = [curve for curve in curves if curve.end - curve.start > 1]
-    singles = [curve for curve in curves if curve.end - curve.start == 1]
-    for (colour, marker), curve in zip(styles(range(len(lines))), lines, strict=True):
-        bpp, psnr_db = curve.rows["bpp"], curve.rows["psnr_db"]
-        axes.plot(bpp, psnr_db, color=colour, marker=marker, markersize=5.5, linewidth=1.3, label=curve.label)
-    if singles:
-        points = rows_of(singles)
-        families = sorted(points["family"].unique())
-        pairs = styles(range(len(lines), len(lines) + len(families)))
-        for (colour, marker), family in zip(pairs, families, strict=True):
-            group = points[points["family"] == family]
-            axes.scatter(
-                group["bpp"],
-                group["psnr_db"],
-                s=42,
-                marker=marker,
-                facecolors="white",
-                edgecolors=colour,
-                linewidths=1.4,
-                zorder=3,
-                label=f"{family}: single points",
-            )
     rows = rows_of(curves)
-    _view(axes, rows)
-    axes.set_xlabel(axis_text("bpp"))
+    lines = [_rate_line(curve) for curve in curves]
+    handles = [*axes.get_lines(), *draw_rate_lines(axes, lines, family_styles(rows["family"]))]
+    _view(axes, rows, anchors)
+    axes.set_xlabel(axis_text("bpp", direction=False))
     axes.set_ylabel(wrap_label(axis_text("psnr_db")))
-    handles, _ = axes.get_legend_handles_labels()
-    frame(figure, "Quality over rate", basis(rows), handles)
-    (written,) = save(figure, path.parent, path.stem, (path.suffix.removeprefix("."),))
-    return written
+    frame(figure, f"Quality over rate: {counted(lines)}", basis(rows), handles)
+    return figure
+
+
+def _rate_line(curve: TrialCurve) -> RateLine:
+    bpp, psnr_db = tuple(curve.values("bpp")), tuple(curve.values("psnr_db"))
+    return RateLine(curve.label, str(curve.values("family")[0]), bpp, psnr_db)
+
+
+def _view(axes: Axes, rows: pd.DataFrame, anchors: Sequence[Anchor]) -> None:
+    """The rates of our own points with some room, and what lies there; an anchor may reach to 10 bpp."""
+    low_bpp, high_bpp = 0.8 * rows["bpp"].min(), 1.25 * rows["bpp"].max()
+    best_db = rows["psnr_db"].max()
+    # The axis is logarithmic, and so are the straight lines on it.
+    reached = [
+        float(np.interp(np.log(high_bpp), np.log(anchor.curve.bpp), anchor.curve.psnr_db))
+        for anchor in anchors
+        if anchor.curve.bpp[0] < high_bpp
+    ]
+    axes.set_xlim(low_bpp, high_bpp)
+    top_db = max(best_db, min(max(reached, default=best_db), best_db + REACH_DB))
+    axes.set_ylim(rows["psnr_db"].min() - 1.5, top_db + 0.5)
+    set_scale(axes, "x", rows["bpp"], force_log=True)
 
 
 def rate_psnr(architectures: pd.DataFrame, by_family: Styles) -> Figure:
@@ -82,27 +91,24 @@ def rate_psnr(architectures: pd.DataFrame, by_family: Styles) -> Figure:
     figure, (axes,) = new_figure()
     best = architectures[architectures["on_frontier"]].sort_values("bpp")
     draw_points(axes, architectures, "bpp", "psnr_db", by_family, architectures["on_frontier"])
-    axes.set_xlabel(axis_text("bpp"))
+    axes.set_xlabel(axis_text("bpp", direction=False))
     axes.set_ylabel(wrap_label(axis_text("psnr_db")))
     set_scale(axes, "x", architectures["bpp"])
-    filled = hollow("filled: on the frontier of rd_loss over FLOPs")
+    filled = hollow("filled: on the frontier of the other figure")
     filled.set(markerfacecolor="0.5", markeredgecolor="black")
     empty = [hollow("hollow: off that frontier")] if len(best) < len(architectures) else []
+    note = (
+        "The other figure: rd_loss over decode complexity. One lmbda does not give one rate: training "
+        "decides where on its own curve a model ends."
+    )
     frame(
         figure,
         f"Rate and PSNR at one trade-off: {plural(len(architectures), 'architecture')}",
-        basis(architectures, unnamed_line(best)),
+        basis(architectures, note, unnamed_line(best)),
         [*family_handles(by_family, architectures["family"]), filled, *empty],
         legend_title=FAMILY_TITLE,
     )
     columns = ["bpp", "psnr_db"]
     named = to_name(architectures, best)[[*columns, "label"]]
-    name_points(figure, axes, named, architectures[columns].to_numpy(dtype=np.float64), None)
+    name_points(figure, axes, named, architectures[columns].to_numpy(dtype=np.float64))
     return figure
-
-
-def _view(axes: Axes, rows: pd.DataFrame) -> None:
-    """The range of our own points with some room; an anchor may reach to 10 bpp."""
-    axes.set_xlim(0.6 * rows["bpp"].min(), 1.6 * rows["bpp"].max())
-    axes.set_ylim(rows["psnr_db"].min() - 1.5, rows["psnr_db"].max() + 2.5)
-    set_scale(axes, "x", rows["bpp"], force_log=True)

@@ -63,10 +63,12 @@ def frame(
     handles: Sequence[Artist] = (),
     *,
     legend_title: str | None = None,
+    table_in: float = 0.0,
 ) -> None:
     """Write the title above the axes, the legend below them, and below that the basis line by line.
 
-    The figure grows by what they need, so that the axes keep their size.
+    The figure grows by what they need, so that the axes keep their size. table_in: height kept free under
+    the axes for what is not in the layout.
     """
     width_in, body_in = figure.get_size_inches()
     head = _wrapped([title], width_in, _TITLE_PT * _BOLD_CHARACTER)
@@ -74,7 +76,7 @@ def frame(
     legend = _legend(figure, handles, legend_title) if handles else None
     legend_in = legend.get_window_extent().height / figure.dpi if legend else 0.0
     head_in, foot_in = _height_in(head, _TITLE_PT) + 0.12, _height_in(foot, _BASIS_PT) + 0.12
-    height_in = head_in + body_in + legend_in + foot_in
+    height_in = head_in + body_in + table_in + legend_in + foot_in
     figure.set_size_inches(width_in, height_in)
     left = 0.1 / width_in
     top = 1 - 0.08 / height_in
@@ -82,7 +84,7 @@ def frame(
     figure.text(left, 0.06 / height_in, foot, fontsize=_BASIS_PT, va="bottom", color="0.35")
     if legend:
         legend.set_bbox_to_anchor((0.5, foot_in / height_in))
-    bottom = (foot_in + legend_in) / height_in
+    bottom = (foot_in + legend_in + table_in) / height_in
     _set_rect(figure, (0.0, bottom, 1.0, 1.0 - bottom - head_in / height_in))
 
 

@@ -15,13 +15,13 @@ from analysis.comparable import Choice, Selection, average_seeds, comparable, di
 from analysis.correlation import MIN_MODELS
 from analysis.curves import trial_curves
 from analysis.errors import AnalysisError
+from analysis.families import Styles, family_styles
 from analysis.figures.plane import plane, why_no_plane
 from analysis.figures.published import published_figure
 from analysis.figures.ranks import draw_ranks, orders, pairs
 from analysis.figures.rd import rate_psnr
 from analysis.figures.savings import saving_over_rate, why_no_savings
 from analysis.figures.sheet import FORMATS, Drawn, remove, save
-from analysis.figures.style import Styles, family_styles
 from analysis.figures.times import time_over_flops, timed
 from analysis.frontier import DEFAULT_OBJECTIVES, rank
 from analysis.load import Source

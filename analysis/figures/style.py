@@ -1,30 +1,30 @@
-"""What all figures share: colours and markers that anyone can tell apart, axis texts, scales."""
+"""What all figures share: texts of axes, scales, legend entries."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, Locator, MaxNLocator, NullFormatter
 
+from analysis.families import Styles
 from analysis.schema import column
 
-# Okabe and Ito's colours, which people with any colour vision can tell apart; yellow is too faint for points.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # References are grey, so that no colour is taken for one of ours; dashes tell the first few apart.
 REFERENCE_COLOUR = "0.45"
-REFERENCE_DASHES = ("--", ":", "-.", (0, (6, 1.5)), (0, (1, 2.5)), (0, (8, 2, 1, 2, 1, 2)))
+REFERENCE_DASHES = ("--", ":", "-.", (0, (6, 1.5)), (0, (1, 2.5)), (0, (8, 2, 1, 2, 1, 2)), (0, (2, 1)))
 FAMILY_TITLE = "family: transform / entropy model / hyper-transform"
 # From this ratio on a linear axis would press most points into a corner.
 LOG_RATIO = 4.0
 # Up to so many points markers have their full size.
 _CROWD = 120
-
-Style = tuple[str, str]
-Styles = Mapping[str, Style]
+# A logarithmic axis has labels at the first of these multiples of powers of ten that give MIN_TICKS in view.
+_TICK_FACTORS = ((1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0))
+MIN_TICKS, _MAX_TICKS = 4, 12
 
 _AXIS_TEXT = {
     "rd_loss": "rd_loss = bpp + lmbda 255² MSE  [bit/px]",
@@ -34,29 +34,59 @@ _AXIS_TEXT = {
     "psnr_db": "PSNR, mean over images  [dB]",
     "bpp": "rate of the coded file  [bit/px]",
 }
+_WORDS = {
+    "rd_loss": "rate-distortion loss",
+    "kflop_per_px_dec": "decode complexity",
+    "kmac_per_px_dec": "decode complexity",
+    "rate_saving_vs_bpg_pct": "rate saving against BPG",
+    "time_dec_total_ms": "decode time",
+}
 
 
-def family_styles(families: Iterable[str]) -> dict[str, Style]:
-    """Colour and marker of every family, by name, so that figures agree with each other."""
-    ordered = sorted(set(families))
-    return dict(zip(ordered, styles(range(len(ordered))), strict=True))
-
-
-def styles(indices: Iterable[int]) -> list[Style]:
-    """Pairs of colour and marker; both change with every index, and the first 49 pairs differ."""
-    return [(COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]) for i in indices]
-
-
-def axis_text(name: str) -> str:
-    """What an axis shows, its unit, and which way is good."""
+def axis_text(name: str, *, direction: bool = True) -> str:
+    """What an axis shows, its unit, and, with direction, which way is good."""
     col = column(name)
     text = _AXIS_TEXT.get(name) or f"{name}  [{col.unit}]"
-    return text if col.better == "-" else f"{text}, {'lower' if col.better == 'low' else 'higher'} is better"
+    if col.better == "-" or not direction:
+        return text
+    return f"{text}, {'lower' if col.better == 'low' else 'higher'} is better"
+
+
+def words(name: str) -> str:
+    """A column's name as titles have it."""
+    return _WORDS.get(name, name)
 
 
 def wrap_label(text: str) -> str:
     """Of `axis_text`, for a vertical axis: which way is good goes on a line of its own."""
     return text.replace("], ", "]\n")
+
+
+class PlainLogLocator(Locator):
+    """Ticks of a logarithmic axis, at least MIN_TICKS of them also where it covers less than a decade."""
+
+    def __call__(self) -> Sequence[float]:
+        assert self.axis is not None, "matplotlib sets it"
+        return self.tick_values(*self.axis.get_view_interval())
+
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+        low, high = min(vmin, vmax), max(vmin, vmax)
+        if not 0 < low < high:
+            return []
+        decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+        step = 1 + len(decades) // _MAX_TICKS
+        for factors in ((1.0,), *_TICK_FACTORS) if len(decades) > MIN_TICKS else _TICK_FACTORS:
+            ticks = np.outer(decades[::step], factors).ravel()
+            inside = _inside(ticks, low, high)
+            if len(inside) >= MIN_TICKS:
+                return inside.tolist()
+        even = np.asarray(MaxNLocator(nbins=10, steps=[1, 2, 5, 10]).tick_values(low, high))
+        return _inside(even, low, high).tolist()
+
+
+def _inside(ticks: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.float64]:
+    """Limits lose their last digit on the way through a logarithm."""
+    return ticks[(low * (1 - 1e-9) <= ticks) & (ticks <= high * (1 + 1e-9))]
 
 
 def set_scale(axes: Axes, which: str, values: pd.Series, *, force_log: bool = False) -> None:
@@ -68,7 +98,7 @@ def set_scale(axes: Axes, which: str, values: pd.Series, *, force_log: bool = Fa
     if values.min() == values.max():  # one point would lie at the edge
         (axes.set_xlim if which == "x" else axes.set_ylim)(values.min() / LOG_RATIO, values.max() * LOG_RATIO)
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    axis.set_major_locator(PlainLogLocator())
     axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 

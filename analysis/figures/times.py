@@ -1,4 +1,4 @@
-"""Decode time over FLOPs on one device: a panel per image size, with power-law fits by family."""
+"""Decode time over decode complexity on one device: a panel per image size, with power-law fits by family."""
 
 from __future__ import annotations
 
@@ -13,22 +13,30 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
+from matplotlib.transforms import offset_copy
 
-from analysis.correlation import Correlation, correlate
+from analysis.correlation import Correlation, Estimate, correlate
 from analysis.errors import AnalysisError
+from analysis.families import Styles
 from analysis.figures.basis import plural
 from analysis.figures.sheet import frame, new_figure
-from analysis.figures.style import Styles, axis_text, marker_scale, set_scale
+from analysis.figures.style import axis_text, marker_scale, set_scale
+from analysis.labels import place_labels
+from analysis.text import LABEL_WIDTH, shorten
 
 # Fewer models than this make no line: two always lie on one.
 MIN_FIT = 3
+# Fewer have no interval worth reading.
+MIN_INTERVAL = 5
+# Models far from the line of all models that are named: so many, and from so many times its time on.
+MAX_OUTLIERS, OUTLIER_RATIO = 4, 1.5
 MAX_PANELS = 3
 KODAK_PX = (512, 768)
 # The photos of the CLIC sets have from 0.4 to 4.2 million pixels, most of them more than this.
 CLIC_LEAST_PX = 1_000_000
 _TABLE_PT = 7.5
 _LINE_IN = 0.165
-TIME_TEXT = "decode time of the networks  [ms], lower is better"
+TIME_TEXT = "decode time of the networks  [ms]"
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -51,7 +59,7 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """time = factor * FLOPs ** exponent, least squares of the logarithms, and how well it fits.
+    """time = factor * complexity ** exponent, least squares of the logarithms, and how well it fits.
 
     models: how many went in; with fewer than MIN_FIT, or all of one cost, there are no other numbers.
     correlation: None where `correlate` refuses.
@@ -94,25 +102,32 @@ def time_over_flops(rows: pd.DataFrame, by_family: Styles) -> Figure:
     """rows: of `timed`, one setting."""
     sizes = sorted(rows["size"].unique(), key=lambda size: (size[0] * size[1], size))
     shown = sizes[:MAX_PANELS]
-    height_in = 4.4 + _LINE_IN * (rows["family"].nunique() + 3)
-    # A monospaced character is 0.6 of its size wide; 64 of them are markers and numbers.
-    table_in = (64 + max(map(len, rows["family"].unique()))) * 0.6 * _TABLE_PT / 72
-    figure, panels = new_figure(len(shown), size_in=(max(8.4, (table_in + 0.3) * len(shown)), height_in))
+    # A monospaced character is 0.6 of its size wide; 68 of them are markers and numbers.
+    table_in = (68 + max(map(len, rows["family"].unique()))) * 0.6 * _TABLE_PT / 72
+    figure, panels = new_figure(len(shown), size_in=(max(8.4, (table_in + 0.3) * len(shown)), 4.4))
     for axes, size in zip(panels, shown, strict=True):
         axes.set_title(size_name(size), fontsize=9.5, loc="left", color="0.25")
         _panel(axes, rows[rows["size"] == size], by_family)
     setting: Setting = rows["setting"].iloc[0]
+    outliers = [far_from_fit(rows[rows["size"] == size]) for size in shown]
     frame(
         figure,
         f"Decode time over decode complexity on {setting.text}",
         [
             "Time: the decoding networks alone, without entropy coding; one image, median of repeats.",
-            f"Lines: power laws time = a FLOPs^b, fitted to families of {MIN_FIT} or more models. n: models. "
-            "r: Pearson correlation of the logarithms. tau: Kendall's rank correlation; 1: FLOPs order the "
-            "times; 0: they say nothing about the order. In brackets: 95 % confidence intervals.",
+            f"Lines: power laws time = a complexity^b, fitted to families of {MIN_FIT} or more models. "
+            "n: models. r: Pearson correlation of the logarithms. tau: Kendall's rank correlation; 1: "
+            "complexity orders the times; 0: it says nothing about the order. In brackets: 95 % confidence "
+            f"intervals; too few: fewer than {MIN_INTERVAL} models, or nothing excluded.",
+            *_named_line(outliers),
             *_missing_lines(sizes),
         ],
+        table_in=_LINE_IN * (rows["family"].nunique() + 3),
     )
+    for axes, size, names in zip(panels, shown, outliers, strict=True):
+        points = rows.loc[rows["size"] == size, ["kflop_per_px_dec", "dec_net_ms"]]
+        fits = [line for line in axes.lines if line.get_linestyle() != "None"]
+        place_labels(axes, names, points.to_numpy(dtype=np.float64), fits)
     return figure
 
 
@@ -120,7 +135,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, by_family: Styles) -> None:
     """Points and fits, and below them a legend that is also the table of the fits."""
     width = max(len("all models"), *map(len, rows["family"].unique()))
     size = 6.5 * marker_scale(len(rows))
-    header = f"{'family':{width}}{'n':>5}{'b':>6}{'r':>7}{'':14}{'tau':>7}"
+    header = f"{'family':{width}}{'n':>5}{'b':>6}{'r':>7}{'':16}{'tau':>7}"
     handles = [Line2D([], [], linestyle="none", label=header)]
     for family, (colour, marker) in by_family.items():
         group = rows[rows["family"] == family]
@@ -141,26 +156,35 @@ def _panel(axes: Axes, rows: pd.DataFrame, by_family: Styles) -> None:
     )
     for handle in handles:  # an SVG shows several spaces as one
         handle.set_label(str(handle.get_label()).replace(" ", "\N{NO-BREAK SPACE}"))
-    axes.set_xlabel(axis_text("kflop_per_px_dec"))
+    axes.set_xlabel(axis_text("kflop_per_px_dec", direction=False))
     axes.set_ylabel(TIME_TEXT)
     set_scale(axes, "x", rows["kflop_per_px_dec"], force_log=True)
     set_scale(axes, "y", rows["dec_net_ms"], force_log=True)
-    axes.legend(
+    table = axes.legend(
         handles=handles,
         loc="upper left",
-        bbox_to_anchor=(-0.1, -0.13),
+        bbox_to_anchor=(0.0, -0.13),
+        bbox_transform=offset_copy(axes.transAxes, fig=axes.get_figure(root=True), x=-0.5),
         frameon=False,
         prop=FontProperties(family="monospace", size=_TABLE_PT),
     )
+    table.set_in_layout(False)  # it is wider than the axes, and would make them narrower
 
 
 def _fit_text(found: Fit) -> str:
     exponent = f"{'-':>6}" if found.exponent is None else f"{found.exponent:6.2f}"
     if found.correlation is None:
-        return f"{found.models:5}{exponent}{'-':>7}{'':14}{'-':>7}{'':14}"
+        return f"{found.models:5}{exponent}{'-':>7}{'':16}{'-':>7}{'':16}"
     estimates = (found.correlation.pearson, found.correlation.kendall)
-    intervals = "".join(f"{e.value:7.2f}{f' [{e.low:.2f}, {e.high:.2f}]':<14}" for e in estimates)
-    return f"{found.models:5}{exponent}{intervals}"
+    both = "".join(f"{e.value:7.2f}{_interval_text(found.models, e):<16}" for e in estimates)
+    return f"{found.models:5}{exponent}{both}"
+
+
+def _interval_text(models: int, found: Estimate) -> str:
+    says_nothing = found.low <= -0.995 and found.high >= 0.995
+    if models < MIN_INTERVAL or says_nothing:
+        return " too few"
+    return f" [{found.low:.2f}, {found.high:.2f}]"
 
 
 def _draw_fit(axes: Axes, kflop_per_px: npt.NDArray[np.float64], found: Fit, colour: str, line: str) -> None:
@@ -176,6 +200,30 @@ def _numbers(rows: pd.DataFrame) -> tuple[npt.NDArray[np.float64], npt.NDArray[n
     columns = (rows[name].to_numpy(dtype=np.float64) for name in ("kflop_per_px_dec", "dec_net_ms"))
     work, time_ms = columns
     return work, time_ms
+
+
+def far_from_fit(rows: pd.DataFrame) -> list[tuple[float, float, str]]:
+    """Decode complexity, time and name of the models that are farthest from the line of all models."""
+    work, time_ms = _numbers(rows)
+    every = fit(work, time_ms)
+    if every.exponent is None or every.factor is None:
+        return []
+    off = np.abs(np.log(time_ms / (every.factor * work**every.exponent)))
+    farthest = np.argsort(-off, kind="stable")[:MAX_OUTLIERS]
+    return [
+        (float(work[i]), float(time_ms[i]), shorten(rows["label"].iloc[i], LABEL_WIDTH))
+        for i in farthest
+        if off[i] >= np.log(OUTLIER_RATIO)
+    ]
+
+
+def _named_line(outliers: Sequence[Sequence[object]]) -> list[str]:
+    if not any(outliers):
+        return []
+    return [
+        f"Named: the models farthest from the line of all models, up to {MAX_OUTLIERS}, if their time is "
+        f"{OUTLIER_RATIO:g} times more or less than there."
+    ]
 
 
 def _missing_lines(sizes: Sequence[tuple[int, int]]) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 from analysis import schema
+from analysis.families import family_styles
 from rdc.configured import MODEL_KEYS
 from sweep.tracking.public import public_text, public_tree
 
@@ -24,9 +25,6 @@ TRIALS_COMPARED = 200  # enough to see what a space varies
 PARAM_VALUE_CHARS = 500  # what every MLflow server since 2.0 takes
 LARGEST_INT = 2**63  # no database counts further
 CURVE_PREFIXES = ("train/", "val/")
-# Okabe and Ito's colours, which people with any colour vision can tell apart; used as in the figures.
-FAMILY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-FIRST_FAMILIES = ("conv/mean_scale_hyperprior/conv", "conv/scale_hyperprior/conv")
 SWEEP_COLOUR = "#7F7F7F"
 
 
@@ -204,11 +202,9 @@ def datasets(result: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def family_colour(family: str) -> str:
-    """The same family has the same colour in every sweep."""
-    if family in FIRST_FAMILIES:
-        return FAMILY_COLOURS[FIRST_FAMILIES.index(family)]
-    others = FAMILY_COLOURS[len(FIRST_FAMILIES) :]
-    return others[hashlib.sha256(family.encode()).digest()[0] % len(others)]
+    """As in the figures: that of its transform."""
+    colour, _ = family_styles([family])[family]
+    return colour
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

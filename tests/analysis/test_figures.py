@@ -21,6 +21,7 @@ from analysis.comparable import Choice
 from analysis.correlation import correlate
 from analysis.curves import trial_curves
 from analysis.errors import AnalysisError
+from analysis.families import family_styles
 from analysis.figures.plane import MAX_NAMED, SAMPLE_NAMED, plane
 from analysis.figures.published import published_figure
 from analysis.figures.ranks import draw_ranks, orders, pairs
@@ -28,7 +29,6 @@ from analysis.figures.rd import rate_psnr
 from analysis.figures.savings import DEFAULT_REFERENCES, saving_over_rate
 from analysis.figures.sheet import FORMATS, check_formats, save
 from analysis.figures.study import Material, check_out, draw_study, material
-from analysis.figures.style import family_styles, styles
 from analysis.figures.times import fit, time_over_flops
 from analysis.load import read
 from analysis.published import SPEEDS, table1
@@ -134,9 +134,9 @@ def test_a_full_sweep_gives_every_figure(full: Material, drawn: Path) -> None:
         (
             "fig1_rate_saving_over_rate",
             [
-                "rate of the coded file  [bit/px], lower is better",
+                "rate of the coded file  [bit/px]",
                 "rate saving against BPG 4:4:4 at equal PSNR  [%]",
-                "grey, named at the right: published",
+                "grey, named at the right: published, told apart by dashes",
                 "VTM-9.1 intra (CompressAI)",
                 "ELIC (2022), as published",
                 "BPG 4:4:4 (tensorflow/compression) = 0",
@@ -154,16 +154,16 @@ def test_a_full_sweep_gives_every_figure(full: Material, drawn: Path) -> None:
         (
             "fig2_rate_psnr",
             [
-                "rate of the coded file  [bit/px], lower is better",
+                "rate of the coded file  [bit/px]",
                 "PSNR, mean over images  [dB]",
-                "filled: on the frontier of rd_loss over FLOPs",
+                "filled: on the frontier of the other figure",
             ],
         ),
         (
             "fig4_time_over_flops__gpu-synthetic-1-thread-bf16",
             [
-                "decode complexity  [kFLOP/px], lower is better",
-                "decode time of the networks  [ms], lower is better",
+                "decode complexity  [kFLOP/px]",
+                "decode time of the networks  [ms]",
                 "Kodak size: 768 x 512 px",
                 "CLIC size: 2048 x 1365 px",
             ],
@@ -297,7 +297,6 @@ def test_families_look_alike_in_all_figures(full: Material, by_family: dict[str,
     for family in some["family"].unique():
         assert (handles[family].get_color(), handles[family].get_marker()) == by_family[family]
     assert set(handles) & set(by_family) == set(some["family"]), "the legend has no family that is not shown"
-    assert len(set(styles(range(49)))) == 49
 
 
 @pytest.mark.parametrize("count", [1, 14, 500])
@@ -439,7 +438,7 @@ def test_fits_are_power_laws(tmp_path: Path) -> None:
     flat = fit(work, np.full(4, 2.0))
     assert flat.exponent == pytest.approx(0)
     assert flat.correlation is None
-    rows = families(widths=(32, 48, 64, 128))
+    rows = families(widths=(32, 48, 64, 96, 128))
     given = sweep(tmp_path / "s", rows, [timing(tree) for tree in rows])
     figure = time_over_flops(given.timed, family_styles(given.trials["family"]))
     group = given.timed[given.timed["family"] == "elic/charm/swint"]
@@ -447,7 +446,7 @@ def test_fits_are_power_laws(tmp_path: Path) -> None:
     (line,) = [text for text, _ in boxes(figure) if text.startswith("elic/charm/swint")]
     same = correlate(group["kflop_per_px_dec"], group["dec_net_ms"])
     wanted = [f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]" for e in (same.pearson, same.kendall)]
-    assert " ".join(line.split()) == f"elic/charm/swint 4 {b:.2f} {' '.join(wanted)}"
+    assert " ".join(line.split()) == f"elic/charm/swint 5 {b:.2f} {' '.join(wanted)}"
     assert any("Not timed here: images of CLIC size." in text for text, _ in boxes(figure))
 
 

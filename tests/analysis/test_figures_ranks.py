@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis.families import family_styles
 from analysis.figures.ranks import Order, draw_ranks, pair, pairs
-from analysis.figures.style import family_styles
 from analysis.figures.times import Setting
 
 ONE, TWO = Setting("cpu", 1, "fp32"), Setting("gpu", 1, "fp32")
@@ -69,7 +69,8 @@ def test_an_inversion_is_clear_if_both_spreads_are_apart() -> None:
     assert blurred.inversions.clear == ((0, 2),)
     assert not pair(order(x, spread=1.5), order(y, TWO)).inversions.clear
     text = " ".join(text.get_text() for text in draw_ranks(blurred, family_styles(["f/g/h"])).texts)
-    assert "3 inversions in 6 pairs of models (Kendall tau 0.00)" in text
+    wanted = "Decode times on two devices order 3 of 6 pairs alike; 3 are inverted (Kendall tau 0.00)"
+    assert wanted in text
     assert "1 of 3 inversions are clear" in text
 
 
@@ -93,6 +94,34 @@ def test_many_models_are_points_in_a_plane_of_ranks() -> None:
     found = pair(order(values), order(moved, TWO))
     assert len(found.inversions.found) == 59
     (axes,) = draw_ranks(found, family_styles(["f/g/h"])).axes
-    points = [line.get_xydata() for line in axes.lines if line.get_marker() == "o"]
+    points = [line.get_xydata() for line in axes.lines if line.get_marker() != "None"]
     assert np.asarray(points[0])[0].tolist() == [1, 60]
     assert axes.texts[0].get_text() == "model 0"
+
+
+def test_titles_count_pairs_and_say_what_is_compared() -> None:
+    def title(one: Order, other: Order) -> str:
+        return draw_ranks(pair(one, other), family_styles(["f/g/h"])).texts[0].get_text()
+
+    work = order([1, 2, 3, 4], None)
+    assert title(work, order([1, 2, 4, 3])) == (
+        "Decode complexity and decode time order 5 of 6 pairs alike; 1 is inverted (Kendall tau 0.67)"
+    )
+    assert "order 6 of 6 pairs alike; none is inverted (" in title(work, order([1, 2, 3, 4]))
+    assert "order 4 of 6 pairs alike; 1 is inverted, 1 is tied (" in title(work, order([2, 1, 3, 3]))
+    large = Order(ONE, (1365, 2048), order([1, 2, 3, 4]).models)
+    assert title(order([1, 2, 3, 4]), large).startswith("Decode times for two image sizes order 6 of 6")
+    half = order([1, 2, 3, 4], Setting("cpu", 1, "bf16"))
+    assert title(order([1, 2, 3, 4]), half).startswith("Decode times in two settings of one device order")
+
+
+def test_values_have_four_digits_and_the_legend_has_no_symbol_that_is_not_there() -> None:
+    drawn = draw_ranks(
+        pair(order([5.0, 12.3456, 25.3, 1076.051]), order([1, 2, 4, 3], TWO)), family_styles(["f/g/h"])
+    )
+    (axes,) = drawn.axes
+    assert {"5.000", "12.35", "25.30", "1,076"} <= {text.get_text() for text in axes.texts}
+    legend = {text.get_text() for text in drawn.legends[0].get_texts()}
+    assert legend == {"f/g/h", "inversion, quartiles of both models apart"}
+    none = draw_ranks(pair(order([1, 2, 3, 4]), order([1, 2, 3, 4], TWO)), family_styles(["f/g/h"]))
+    assert {text.get_text() for text in none.legends[0].get_texts()} == {"f/g/h"}

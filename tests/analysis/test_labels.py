@@ -16,7 +16,7 @@ def place(points: list[tuple[float, float]], texts: list[str]) -> tuple[Axes, li
     axes = figure.add_subplot()
     (line,) = axes.plot(*zip(*points, strict=True))
     labels = [(x, y, text) for (x, y), text in zip(points, texts, strict=True)]
-    return axes, place_labels(axes, labels, np.array(points), line)
+    return axes, place_labels(axes, labels, np.array(points), [line])
 
 
 @pytest.mark.parametrize("slope", [-1.0, 0.0, 1.0])

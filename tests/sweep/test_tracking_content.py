@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis.families import MODEL_MARKERS, TRANSFORM_COLOURS, family_styles
 from rdc.errors import UserError
+from rdc.spec import component_names
 from sweep.tracking import check_tracking, content, notes, view
 from sweep.tracking.address import redact, server_name, tracking_uri
 from sweep.tracking.progress import Ended, Progress
@@ -194,12 +196,11 @@ def test_descriptions_begin_with_the_verdict(tmp_path: Path) -> None:
     assert notes.trial_note(bad).startswith("**Not valid (rate mismatch): stays off the frontier.**")
 
 
-def test_the_figures_families_have_the_figures_colours() -> None:
-    from analysis.figures import COLOURS
-
-    families = ["conv/mean_scale_hyperprior/conv", "conv/scale_hyperprior/conv"]
-    assert [content.family_colour(family) for family in families] == list(COLOURS[:2])
-    assert content.family_colour("elic/charm/conv") == content.family_colour("elic/charm/conv")
+def test_families_have_the_figures_colours_and_every_component_its_own_look() -> None:
+    for family in ("conv/scale_hyperprior/conv", "elic/charm/swint", "mine/charm/conv"):
+        assert content.family_colour(family) == family_styles([family])[family][0]
+    assert set(component_names("transform")) == set(TRANSFORM_COLOURS)
+    assert set(component_names("entropy_model")) == {model.partition("/")[0] for model in MODEL_MARKERS}
 
 
 def unpacked(value: str) -> dict[str, Any]:
