@@ -202,8 +202,8 @@ function moveRing() {
 function writeAround(rows, ranked, far) {
   byId("plane-title").textContent = rows.length === 0
     ? "Nothing to show: no architecture of the families shown has both values"
-    : `${words(state.y)} against ${plainWords(state.x)}: ${ranked.length} of ${rows.length} are on the frontier`;
-  const notes = ["Filled and numbered: on the frontier (line), none shown is at least as good in both."];
+    : `${words(state.y)} against ${plainWords(state.x)}: ${whole.format(ranked.length)} of ${whole.format(rows.length)} ${ranked.length === 1 ? "is" : "are"} on the frontier`;
+  const notes = [`${ranked.length > MAX_NUMBERED ? "Filled" : "Filled and numbered"}: on the frontier (line), none shown is at least as good in both.`];
   if (rows.length > ranked.length) notes.push("Hollow: another is better.");
   if (state.chosen !== null) notes.push("Red ring: chosen.");
   if (far > 0) notes.push(`${far} far worse ${far === 1 ? "one is" : "ones are"} out of view: double-click the figure to see all.`);

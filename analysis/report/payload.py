@@ -174,7 +174,7 @@ def titles(groups: Sequence[Group]) -> list[str]:
             parts.append(text.shorten(first["dataset"] or "unnamed set", _NAME_WIDTH))
         called.append(", ".join(parts))
     return [
-        f"{name}{_ids(first, several) if called.count(name) > 1 else ''} ({len(group.architectures)})"
+        f"{name}{_ids(first, several) if called.count(name) > 1 else ''} ({len(group.architectures):,})"
         for name, group, (_, first) in zip(called, groups, firsts.iterrows(), strict=True)
     ]
 

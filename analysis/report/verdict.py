@@ -100,9 +100,10 @@ def _best(architectures: pd.DataFrame, best: int, goal: str, price: str, objecti
     if len(objectives) > 2:
         return f"{head}, with {_value(goal, row[goal])}."
     first = architectures.iloc[_leader(architectures, [price, goal])]
-    least = "cheapest" if _is_cost(price) and not _is_cost(goal) else f"best in {_short(price)}"
     if bool((row[[goal, price]] == first[[goal, price]]).all()):
-        return f"{head}, which is the {least} too."
+        extreme = "lowest" if column(price).better == "low" else "highest"
+        return f"{head}, which has the {extreme} {_short(price)} too."
+    least = "cheapest" if _is_cost(price) and not _is_cost(goal) else f"best in {_short(price)}"
     gain = _beside(goal, row[goal], first[goal])
     return f"{head}, {gain} than the {least} ({_name(first)}) {_paid(price, row[price], first[price])}."
 
@@ -139,7 +140,8 @@ def _frontier(architectures: pd.DataFrame, objectives: Sequence[str]) -> list[st
     goals = f"{'both ' if len(names) == 2 else ''}{', '.join(names[:-1])} and {names[-1]}"
     head = f"{kept:,} of {count:,} architectures {'are' if kept > 1 else 'is'} on the frontier"
     if kept == count:
-        return [f"{head}: none rules another out, being at least as good in {goals} and better in one."]
+        whom = "none rules another out, for none is at least as good as another"
+        return [f"{head}: {whom} in {goals} and better in one."]
     out = count - kept
     whom = "the other one" if out == 1 else f"each of the other {out:,}"
     return [f"{head}: for {whom} another is at least as good in {goals} and better in one."]

@@ -50,14 +50,14 @@ def test_the_answer_names_the_best_what_it_gains_and_what_that_costs() -> None:
 def test_a_frontier_that_rules_nobody_out_says_so() -> None:
     found = said_of((2.0, 4.0), (1.5, 10.0))
     assert found.lines[1] == (
-        "2 of 2 architectures are on the frontier: none rules another out, being at least as good in "
-        f"{GOALS} and better in one."
+        "2 of 2 architectures are on the frontier: none rules another out, for none is at least as good "
+        f"as another in {GOALS} and better in one."
     )
 
 
 def test_one_that_beats_all_is_the_cheapest_too() -> None:
     found = said_of((2.0, 4.0), (1.5, 3.0), (1.6, 3.5))
-    assert found.lines[0] == "Best of 3: b, which is the cheapest too."
+    assert found.lines[0] == "Best of 3: b, which has the lowest decode work too."
     assert found.lines[1].startswith(
         "1 of 3 architectures is on the frontier: for each of the other 2 another"
     )
@@ -71,7 +71,7 @@ def test_equal_ones_are_not_kept_silent_and_of_the_same_loss_the_cheaper_is_best
         "for 2.0 times its decode work."
     )
     assert said_of((1.5, 4.0), (1.5, 4.0)).lines[0] == (
-        "Best of 2: a (and 1 equal to it), which is the cheapest too."
+        "Best of 2: a (and 1 equal to it), which has the lowest decode work too."
     )
 
 
