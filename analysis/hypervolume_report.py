@@ -65,7 +65,7 @@ def write(
     if untimed:
         left_out.append(f"{CSV}: {untimed} of {len(architectures)} architectures do not say when they ended")
     if draw:
-        files += sheet.save(_figure(history, architectures, space), folder, FIGURE)
+        files += sheet.save(figure(history, architectures, space), folder, FIGURE)
     return Written(tuple(files), tuple(left_out), text, history)
 
 
@@ -82,9 +82,9 @@ def _text(volume: float, space: hypervolume.Space) -> str:
     return f"{volume:.5g}{share} to the reference {space.describe()}"
 
 
-def _figure(history: pd.DataFrame, architectures: pd.DataFrame, space: hypervolume.Space) -> Figure:
+def figure(history: pd.DataFrame, architectures: pd.DataFrame, space: hypervolume.Space) -> Figure:
     """Hypervolume over the number of architectures that were ready; those that raised it by name."""
-    figure, (axes,) = sheet.new_figure()
+    drawn, (axes,) = sheet.new_figure()
     is_share = bool(history["hypervolume_pct"].notna().all())
     rows = history.assign(value=history["hypervolume_pct" if is_share else "hypervolume"])
     gain = rows["value"].diff().fillna(rows["value"])
@@ -105,7 +105,7 @@ def _figure(history: pd.DataFrame, architectures: pd.DataFrame, space: hypervolu
         handles += _dots(axes, in_vain, size, "0.6", "joined, but covers nothing new up to the reference")
     _set_axes(axes, rows, is_share, space)
     sheet.frame(
-        figure,
+        drawn,
         f"Hypervolume in {' and '.join(map(words, space.objectives))} over {len(rows):,} architectures",
         basis.basis(
             architectures,
@@ -118,8 +118,8 @@ def _figure(history: pd.DataFrame, architectures: pd.DataFrame, space: hypervolu
     )
     named = raised.loc[sorted(gain[raised.index].nlargest(MAX_NAMED).index)]
     columns = ["architectures", "value"]
-    name_points(figure, axes, named[[*columns, "label"]], rows[columns].to_numpy(dtype=np.float64), [line])
-    return figure
+    name_points(drawn, axes, named[[*columns, "label"]], rows[columns].to_numpy(dtype=np.float64), [line])
+    return drawn
 
 
 def _dots(axes: Axes, rows: pd.DataFrame, size: float, colour: str, label: str) -> list[Line2D]:

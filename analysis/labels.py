@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 # Directions tried around a point, the usual reading position first, then farther out with a leader line.
@@ -55,7 +56,7 @@ def place_labels(
 ) -> list[str]:
     """Write each (x, y, text) near its point; returns the texts for which there was no room.
 
-    points: (n, 2) data coordinates of all points. No label covers one, or a line, or another label, nor is
+    points: (n, 2) data coordinates of all points. No label covers one, or a line, or a text, nor is
     it nearer to another point than to its own, unless a leader says whose it is and no other place is free.
     """
     _settle(axes)
@@ -64,20 +65,26 @@ def place_labels(
     points_px = axes.transData.transform(points)
     taken = _Boxes()
     taken.add_around(points_px, _POINT_PX * scale)
+    for text in axes.texts:
+        text.get_window_extent()  # an annotation takes its place now
+        taken.add(np.array([Text.get_window_extent(text).extents]))  # of an annotation without its leader
     for line in lines:
         taken.add_around(_along(line, axes, 6.0 * scale), 1.5 * scale)
     left_out = []
-    for x, y, text in labels:
-        if not _place_one(axes, (x, y), text, inside, taken, points_px, scale):
-            left_out.append(text)
+    for x, y, name in labels:
+        if not _place_one(axes, (x, y), name, inside, taken, points_px, scale):
+            left_out.append(name)
     return left_out
 
 
 def _settle(axes: Axes) -> None:
-    """Lay the figure out: before, positions in pixels mean nothing. Drawing it too would take longer."""
+    """Lay the figure out: before, positions in pixels mean nothing. To draw it as well takes seconds."""
     figure = axes.get_figure(root=True)
     assert figure is not None, "axes are in a figure"
-    figure.draw_without_rendering()
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+    axes.get_xlim(), axes.get_ylim()  # limits follow the data when they are asked for
 
 
 def label_line_ends(axes: Axes, ends: Sequence[tuple[float, float, str]]) -> None:

@@ -40,8 +40,8 @@ def draw_rate_lines(axes: Axes, ours: Sequence[RateLine], by_family: Styles) -> 
             handles += _draw_curves(axes, [curve], look, shorten(curve.label, LABEL_WIDTH), 1.0)
     else:
         for family, group in _of_families(curves).items():
-            label = f"{family}: one line per architecture"
-            handles += _draw_curves(axes, group, by_family[family], label, marker_scale(len(curves)))
+            label = f"{family}: curves"
+            handles += _draw_curves(axes, group, by_family[family], label, 0.6 * marker_scale(len(curves)))
     for family, group in singles.items():
         scale = marker_scale(sum(map(len, singles.values())))
         handles += _draw_singles(axes, group, by_family[family], f"{family}: single points", scale)

@@ -127,7 +127,9 @@ def time_over_flops(rows: pd.DataFrame, by_family: Styles) -> Figure:
     for axes, size, names in zip(panels, shown, outliers, strict=True):
         points = rows.loc[rows["size"] == size, ["kflop_per_px_dec", "dec_net_ms"]]
         fits = [line for line in axes.lines if line.get_linestyle() != "None"]
-        place_labels(axes, names, points.to_numpy(dtype=np.float64), fits)
+        crowded = place_labels(axes, names, points.to_numpy(dtype=np.float64), fits)
+        over_fits = [name for name in names if name[2] in crowded]
+        place_labels(axes, over_fits, points.to_numpy(dtype=np.float64))
     return figure
 
 

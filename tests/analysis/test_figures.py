@@ -29,7 +29,7 @@ from analysis.figures.rd import rate_psnr
 from analysis.figures.savings import DEFAULT_REFERENCES, saving_over_rate
 from analysis.figures.sheet import FORMATS, check_formats, save
 from analysis.figures.study import Material, check_out, draw_study, material
-from analysis.figures.times import fit, time_over_flops
+from analysis.figures.times import MAX_OUTLIERS, Setting, far_from_fit, fit, time_over_flops
 from analysis.load import read
 from analysis.published import SPEEDS, table1
 from analysis.text import LABEL_WIDTH, shorten
@@ -448,6 +448,30 @@ def test_fits_are_power_laws(tmp_path: Path) -> None:
     wanted = [f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]" for e in (same.pearson, same.kendall)]
     assert " ".join(line.split()) == f"elic/charm/swint 5 {b:.2f} {' '.join(wanted)}"
     assert any("Not timed here: images of CLIC size." in text for text, _ in boxes(figure))
+
+
+def test_models_far_from_the_fit_are_named_and_few_models_have_no_interval() -> None:
+    work = np.array([10.0, 20, 40, 80, 160, 320, 640, 1280, 25])
+    factors = np.array([1.0, 1, 1, 1, 1, 1, 1, 1, 9])
+    names = [f"model {n}" for n in range(8)] + ["slow one"]
+    rows = pd.DataFrame({"kflop_per_px_dec": work, "dec_net_ms": 2 * work * factors, "label": names})
+    assert far_from_fit(rows)[0][2] == "slow one"
+    rows["dec_net_ms"] = 2 * work
+    assert far_from_fit(rows) == []
+    assert far_from_fit(rows[:2]) == []
+    rows["dec_net_ms"] = 2 * work * np.array([9.0, 1, 9, 1, 9, 1, 9, 1, 9])
+    assert len(far_from_fit(rows)) == MAX_OUTLIERS
+    rows = rows.assign(family=["f/g/h"] * 4 + ["g/g/h"] * 5)
+    for name, value in (("setting", Setting("cpu", 1, "fp32")), ("size", (512, 768))):
+        rows[name] = pd.Series([value] * 9, dtype=object)
+    texts = [
+        " ".join(text.split()) for text, _ in boxes(time_over_flops(rows, family_styles(rows["family"])))
+    ]
+    (few,) = [text for text in texts if text.startswith("f/g/h 4")]
+    assert few.count("too few") == 2
+    (enough,) = [text for text in texts if text.startswith("g/g/h 5")]
+    assert enough.count("[") == 2
+    assert any("Named: the models farthest from the line of all models" in text for text in texts)
 
 
 def test_repeated_timings_count_once_by_their_median(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_many_curves_are_a_line_with_gaps_for_each_family() -> None:
     lines = [line(FAMILIES[n % 3], n) for n in range(300)]
     axes, legend = drawn([*lines, *(line(FAMILIES[1], n, 1) for n in range(40))])
     assert set(legend) == {
-        *(f"{family}: one line per architecture" for family in FAMILIES),
+        *(f"{family}: curves" for family in FAMILIES),
         f"{FAMILIES[1]}: single points",
     }
     assert len(axes.lines) == 4, "thousands of lines would take seconds"

@@ -171,6 +171,28 @@ def test_without_times_there_is_no_history_and_no_stale_file(tmp_path: Path) -> 
     assert "it needs two architectures that differ in every objective, or --reference" in alone.left_out[0]
 
 
+def test_the_figure_names_who_raised_the_volume_and_says_what_it_is() -> None:
+    # The second is as good as the first; the third is beyond the reference of 100 kMAC/px.
+    rows = [(2.0, 10.0), (2.0, 10.0), (1.0, 500.0), (1.5, 20.0)]
+    architectures = table(rows).assign(eval_images=24, dataset="kodak", budget="b", steps=500, warm_start="w")
+    architectures = architectures.assign(percent_of_paper_steps=0.025, lmbda=0.013)
+    space = hypervolume.space_of(architectures, OBJECTIVES, {"rd_loss": 3.0, "kmac_per_px_dec": 100.0})
+    assert space is not None
+    history = hypervolume.history(architectures, architectures, space)
+    figure = hypervolume_report.figure(history, architectures, space)
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == ["a0", "a3"]
+    raised, in_vain = [line for line in axes.lines if line.get_marker() == "o"]
+    assert np.asarray(raised.get_xdata()).tolist() == [1, 4]
+    assert np.asarray(in_vain.get_xdata()).tolist() == [3]
+    assert (in_vain.get_color(), in_vain.get_markerfacecolor()) == ("0.6", "white")
+    small_print = " ".join(" ".join(text.get_text() for text in figure.texts).split())
+    assert "Hypervolume in rate-distortion loss and decode complexity over 4 architectures" in small_print
+    assert "rate-distortion loss 3 bit/px (given); decode complexity 200 kFLOP/px (given)" in small_print
+    assert "0: not better than the reference" in small_print
+    assert "4 of 4 points warm-started from other weights" in small_print
+
+
 def test_the_last_volume_of_a_sweep_is_the_report_s(tmp_path: Path) -> None:
     found = write_report(write_sweep(tmp_path / "s", families()), print_table=False, draw=False)
     percent = found.history["hypervolume_pct"].iloc[-1]

@@ -1,11 +1,13 @@
 import itertools
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
+from matplotlib.transforms import Bbox
 
 from analysis.labels import place_labels
 
@@ -33,6 +35,32 @@ def test_labels_stay_inside_and_off_each_other_the_points_and_the_line(slope: fl
     for box in boxes:
         assert inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1  # noqa: PT018
         assert not any(box.contains(*pixel) for pixel in line)
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+
+
+def distance(box: Bbox, pixel: npt.NDArray[np.float64]) -> float:
+    return float(np.linalg.norm(pixel - np.clip(pixel, box.min, box.max)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_name_without_a_leader_is_nearest_to_its_own_point(seed: int) -> None:
+    points = [(float(x), float(y)) for x, y in np.random.default_rng(seed).uniform(0, 1, (14, 2))]
+    axes, left_out = place(points, [f"name {n}" for n in range(14)])
+    axes.figure.canvas.draw()
+    pixels = axes.transData.transform(points)
+    beside = [text for text in axes.texts if isinstance(text, Annotation) and text.arrow_patch is None]
+    assert len(beside) + len(left_out) >= 5
+    for text in beside:
+        own = int(text.get_text().removeprefix("name "))
+        distances = [distance(Text.get_window_extent(text), pixel) for pixel in pixels]
+        assert np.argmin(distances) == own
+
+
+def test_texts_that_stand_there_already_are_not_covered() -> None:
+    axes, _ = place([(0.0, 0.0), (1.0, 1.0)], ["first", "second"])
+    assert place_labels(axes, [(0.0, 0.0, "again")], np.array([[0.0, 0.0], [1.0, 1.0]])) == []
+    axes.figure.canvas.draw()
+    boxes = [Text.get_window_extent(text) for text in axes.texts]
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
 
 
