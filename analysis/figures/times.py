@@ -118,7 +118,7 @@ def time_over_flops(rows: pd.DataFrame, by_family: Styles) -> Figure:
             f"Lines: power laws time = a complexity^b, fitted to families of {MIN_FIT} or more models. "
             "n: models. r: Pearson correlation of the logarithms. tau: Kendall's rank correlation; 1: "
             "complexity orders the times; 0: it says nothing about the order. In brackets: 95 % confidence "
-            f"intervals; too few: fewer than {MIN_INTERVAL} models, or nothing excluded.",
+            f"intervals; too few: fewer than {MIN_INTERVAL} models, or an interval of all values.",
             *_named_line(outliers),
             *_missing_lines(sizes),
         ],
