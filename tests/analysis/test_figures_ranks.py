@@ -88,6 +88,15 @@ def test_pairs_differ_in_one_thing_and_need_four_models() -> None:
     ]
 
 
+def test_settings_of_one_device_differ_in_threads_or_precision_not_both() -> None:
+    settings = [Setting("cpu", 1, "fp32"), Setting("cpu", 2, "bf16"), Setting("gpu", 2, "bf16")]
+    found = pairs([order([1, 2, 3, 4], setting) for setting in settings])
+    assert [(one.x.setting, one.y.setting) for one in found] == [
+        (settings[0], settings[2]),
+        (settings[1], settings[2]),
+    ]
+
+
 def test_many_models_are_points_in_a_plane_of_ranks() -> None:
     values = [float(value) for value in range(1, 61)]
     moved = [60.5, *values[1:]]
