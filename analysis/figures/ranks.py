@@ -1,4 +1,4 @@
-"""The order of models by decode time on one device against their order on another, or by FLOPs."""
+"""The order of models by decode time on one device against their order on another, or by complexity."""
 
 from __future__ import annotations
 

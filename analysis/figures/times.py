@@ -72,9 +72,9 @@ class Fit:
 
 
 def timed(runtimes: pd.DataFrame) -> pd.DataFrame:
-    """One row per model, setting and image size: those with FLOPs and a decode time, repeated ones by median.
+    """One row per model, setting and image size: those with complexity and a decode time, repeated ones by median.
 
-    Adds setting and size (height, width), sorted by them and by FLOPs.
+    Adds setting and size (height, width), sorted by them and by complexity.
     """
     numbers = runtimes[["kflop_per_px_dec", "dec_net_ms"]].astype("float64")
     rows = runtimes[(numbers > 0).all(axis=1) & np.isfinite(numbers).all(axis=1)].copy()
