@@ -72,7 +72,7 @@ class Fit:
 
 
 def timed(runtimes: pd.DataFrame) -> pd.DataFrame:
-    """One row per model, setting and image size: those with complexity and a decode time, repeated ones by median.
+    """One row per model, setting and image size: those with cost and time, repeated ones by median.
 
     Adds setting and size (height, width), sorted by them and by complexity.
     """
