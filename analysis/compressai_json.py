@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -22,6 +23,7 @@ _KEYS = {
     "encoding_time": ("time_enc_total_ms", 1000.0),
     "decoding_time": ("time_dec_total_ms", 1000.0),
 }
+_LONGEST_STEM = 150  # of a file's name: systems take 255 bytes, and ids may be added
 
 
 def export(source: Source, folder: Path) -> list[Path]:
@@ -31,9 +33,9 @@ def export(source: Source, folder: Path) -> list[Path]:
     if not curves:
         raise AnalysisError(f"{source.name} has no trial with status ok to export")
     names = _unique_names(curves)
-    files = []
+    files: list[Path] = []
     for curve, name in zip(curves, names, strict=True):
-        path = folder / (_slug(curve.dataset) or "unnamed") / f"{_slug(name)}.json"
+        path = _free_path(folder / (_slug(curve.dataset) or "unnamed"), curve, name, files)
         with atomic(path) as temporary:
             temporary.write_text(
                 json.dumps(_tree(curve, name), indent=2, allow_nan=False) + "\n", encoding="utf-8"
@@ -80,6 +82,16 @@ def _unique_names(curves: list[TrialCurve]) -> list[str]:
         else:  # the same architecture in the same budget may have started from several origins
             names.append(f"{name} {curve.curve_id}" if on_same_images.count(place) > 1 else name)
     return names
+
+
+def _free_path(folder: Path, curve: TrialCurve, name: str, taken: list[Path]) -> Path:
+    """Different names may have the same letters and digits: no curve is to take another's file."""
+    stem = _slug(name)[:_LONGEST_STEM] or _slug(curve.arch_id) or "unnamed"
+    stems = [stem, f"{stem}-{_slug(curve.arch_id)}", f"{stem}-{_slug(curve.arch_id)}-{_slug(curve.curve_id)}"]
+    numbered = (f"{stem}-{number}" for number in itertools.count(2))
+    used = {path.name.lower() for path in taken if path.parent == folder}
+    free = next(text for text in itertools.chain(stems, numbered) if f"{text}.json".lower() not in used)
+    return folder / f"{free}.json"
 
 
 def _slug(text: str) -> str:

@@ -93,6 +93,8 @@ def parse_reference(text: str) -> dict[str, float]:
     found: dict[str, float] = {}
     for part in text.split(","):
         name, _, number = part.partition("=")
+        if name.strip() in found:
+            raise AnalysisError(f"--reference {text!r}: gives {name.strip()} twice; keep one")
         try:
             found[name.strip()] = float(number)
         except ValueError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,12 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.cells import csv_cells
 from analysis.errors import AnalysisError
 from analysis.files import is_file, is_folder, shorten
 from analysis.images import image_frame, image_rows
 from analysis.mlflow_rows import mlflow_rows
 from analysis.rows import frame_of, rate_savings_of, trial_row, typed
-from analysis.runtimes import runtime_frame, timing_row
+from analysis.runtimes import check_timing, runtime_frame, timing_row
 from analysis.schema import (
     COLUMNS,
     FRONTIER_COLUMNS,
@@ -34,8 +36,8 @@ RUNS_FOLDER = Path("runs")
 MLFLOW_PREFIX = "mlflow:"
 
 # What no measurement gives, and what would win every comparison.
-_ABOVE_0 = ("lmbda", "bpp", "bpp_payload", "bpp_estimated")
-_NOT_NEGATIVE = ("rd_loss", "val_rd_loss", "mse")
+_ABOVE_0 = ("lmbda", "bpp", "bpp_payload", "bpp_estimated", "rd_loss")
+_NOT_NEGATIVE = ("val_rd_loss", "mse")
 # Setting of a timing (device, threads, precision, image size) -> arch_id -> timing JSON.
 _Settings = dict[str, dict[str, Mapping[str, Any]]]
 _COSTS = ("kmac_", "kflop_", "params_", "time_", "train_wall_")
@@ -143,10 +145,12 @@ def _read_sweep(folder: Path, device: str | None) -> Source:
     rows, images = [], []
     for path, tree in results:
         try:
-            rows.append(trial_row(tree, timings.get(str(tree.get("arch_id")))))
-            images += image_rows(tree)
+            row, scores = trial_row(tree, timings.get(str(tree.get("arch_id")))), image_rows(tree)
         except AnalysisError as error:
             problems.append(f"{path}: {error}; left out")
+        else:
+            rows.append(row)
+            images += scores
     if not rows:
         detail = f" ({problems[0]})" if problems else ""
         raise AnalysisError(
@@ -228,6 +232,7 @@ def _is_timing(tree: Mapping[str, Any], path: Path, problems: list[str]) -> bool
         return False
     try:
         check_version(tree.get("schema_version"), TIMING_VERSION, "the timing")
+        check_timing(tree)
     except AnalysisError as error:
         problems.append(f"{path}: {error}; left out")
         return False
@@ -291,10 +296,11 @@ def _read_beside(path: Path, table: str) -> pd.DataFrame:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     try:
-        # Text throughout: ids such as 12e45 must stay what they are, and floats are parsed exactly below.
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-    except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise AnalysisError(f"table {path} is not readable as CSV: {str(error).splitlines()[0]}") from None
+        return csv_cells(path)  # text throughout: floats are parsed exactly below
+    except OSError as error:
+        raise AnalysisError(f"table {path} cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise AnalysisError(f"table {path} is not readable as CSV: {error}") from None
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -338,7 +344,8 @@ def _parse_numbers(values: pd.Series, col: Column) -> pd.Series | None:
         return None
     if (known < 0).any() and (col.name in _NOT_NEGATIVE or col.name.startswith(_COSTS)):
         return None
-    return None if (known <= 0).any() and col.name in _ABOVE_0 else pd.Series(numbers)
+    wrong = col.name in _ABOVE_0 and ((known <= 0) | np.isinf(known)).any()
+    return None if wrong else pd.Series(numbers)
 
 
 def _parse_cell(cell: Any, col: Column, path: Path, row: int) -> float | int | bool | None:
@@ -356,8 +363,8 @@ def _parse_cell(cell: Any, col: Column, path: Path, row: int) -> float | int | b
         raise AnalysisError(f"table {path}, row {row}: {col.name}={cell!r} is not a whole number")
     if number < 0 and (col.name in _NOT_NEGATIVE or col.name.startswith(_COSTS)):
         raise AnalysisError(f"table {path}, row {row}: {col.name}={cell!r} must not be negative")
-    if number <= 0 and col.name in _ABOVE_0:
-        raise AnalysisError(f"table {path}, row {row}: {col.name}={cell!r} must be greater than 0")
+    if col.name in _ABOVE_0 and not 0 < number < math.inf and not math.isnan(number):
+        raise AnalysisError(f"table {path}, row {row}: {col.name}={cell!r} must be greater than 0 and finite")
     return number if col.kind == "float" else int(number)
 
 

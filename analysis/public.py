@@ -12,6 +12,9 @@ import socket
 HOST = "HOST"
 HIDDEN = "***"
 
+# All but tabs and line ends, which logs hold.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
 # A path made of an address has one slash. Not from within a word, or long words would be read many times.
 _SCHEME = r"(?<![\w+.-])(\w[\w+.-]{0,30}:/{1,3})"
 # A password may hold "@", "/", "#" or "?", so everything up to the last "@" goes. A port is no password.
@@ -41,10 +44,10 @@ _HEAD = re.compile(r"(?<![a-z0-9])(address=['\"]?)[\w.-]+(?=:\d)", re.IGNORECASE
 
 
 def plain_text(text: str) -> str:
-    """The text without bytes that are none, which names of files may hold and which no table takes."""
-    if text.isascii() and "\0" not in text:
-        return text
-    return text.encode(errors="replace").decode().replace("\0", "?")
+    """The text without bytes that are none, which names of files may hold and which no table takes, and
+    without what a terminal obeys.
+    """
+    return _CONTROL.sub("?", text if text.isascii() else text.encode(errors="replace").decode())
 
 
 def redact(text: str) -> str:

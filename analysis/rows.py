@@ -12,6 +12,7 @@ import pandas as pd
 from analysis.anchors import load_anchor
 from analysis.bdrate import OutsideRangeError, rate_saving_pct
 from analysis.errors import AnalysisError
+from analysis.files import shorten
 from analysis.public import plain_text, public_text
 from analysis.schema import (
     COLUMNS,
@@ -28,6 +29,8 @@ STATUSES = ("ok", "rate_mismatch", "decode_mismatch", "failed")
 
 # Column of a rate saving -> the anchor behind it.
 SAVINGS = {"rate_saving_vs_bpg_pct": "bpg", "rate_saving_vs_vtm_pct": "vtm"}
+# What a result may lack, but not hold as anything but a mapping.
+_PARTS = ("evaluation", "complexity", "training", "data", "environment", "error")
 # What a row's rate saving is computed from.
 _SAVINGS_NEED = ("status", "bpp", "psnr_db", "dataset", "eval_images")
 KODAK_IMAGES = 24
@@ -61,8 +64,9 @@ def check_result(result: Mapping[str, Any]) -> None:
     missing = [key for key in ("spec_id", "arch_id", "label", "status", "spec") if not result.get(key)]
     if missing:
         raise AnalysisError(f"lacks {', '.join(missing)}")
-    if not isinstance(result["spec"], Mapping):
-        raise AnalysisError(f"has a spec that is no mapping: {result['spec']!r}")
+    for key in ("spec", *_PARTS):
+        if not isinstance(result.get(key) or {}, Mapping):
+            raise AnalysisError(f"has a {key} that is no mapping: {shorten(repr(result[key]))}")
     if result["status"] not in STATUSES:
         raise AnalysisError(f"has status {result['status']!r}; known: {', '.join(STATUSES)}")
 

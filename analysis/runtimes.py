@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.cells import csv_cells
 from analysis.errors import AnalysisError
 from analysis.files import shorten
 
@@ -42,6 +43,18 @@ _NEEDED = (*SETTING, "device", "kflop_per_px_dec", "dec_net_ms")
 _MISSING = ("", "nan", "none", "null")
 
 _LONG = {"dec": "decode", "enc": "encode", "net": "network_ms", "entropy": "entropy_ms", "total": "total_ms"}
+
+
+def check_timing(timing: Mapping[str, Any]) -> None:
+    """AnalysisError in a few words for what `timing_row` cannot make a row of."""
+    try:
+        row = timing_row(timing)
+        values = {name: row[name] for name in (*_STAGES, "threads", "height_px", "width_px")}
+        wrong = [name for name, value in values.items() if value is not None and not 0 <= value < math.inf]
+    except (TypeError, ValueError, AttributeError):
+        raise AnalysisError("is no timing: its times, threads or size are something else") from None
+    if wrong:
+        raise AnalysisError(f"has {wrong[0]}={values[wrong[0]]!r}, not a number that is not negative")
 
 
 def timing_row(timing: Mapping[str, Any], *, trial: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -111,17 +124,15 @@ def read_runtime_table(path: str | Path) -> pd.DataFrame:
 def _cells(path: Path) -> pd.DataFrame:
     name = shorten(str(path))
     try:
-        # Text throughout: ids such as 12e45 must stay what they are.
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        return csv_cells(path)
     except FileNotFoundError:
         raise AnalysisError(
             f"{name}: there is no such file; `python -m rdc time -o FILE` writes one"
         ) from None
     except OSError as error:
         raise AnalysisError(f"{name}: cannot be read ({error.strerror})") from None
-    except ValueError as error:  # no text, ragged rows, nothing at all
-        text = " ".join(str(error).split())
-        raise AnalysisError(f"{name}: is not readable as CSV ({text})") from None
+    except ValueError as error:
+        raise AnalysisError(f"{name}: is not readable as CSV ({error})") from None
 
 
 def _column(raw: pd.DataFrame, column: str, name: str) -> pd.Series:

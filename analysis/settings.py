@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal, get_args
 
 from analysis.errors import AnalysisError
@@ -43,8 +44,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         for option, value in (("--min-bpp", self.min_bpp), ("--max-bpp", self.max_bpp)):
-            if value is not None and not value > 0:
-                raise AnalysisError(f"{option} {value:g}: must be greater than 0")
+            if value is not None and not 0 < value < math.inf:
+                raise AnalysisError(f"{option} {value:g}: must be greater than 0 and finite")
         if self.min_bpp is not None and self.max_bpp is not None and self.min_bpp >= self.max_bpp:
             raise AnalysisError(f"--min-bpp {self.min_bpp:g}: must be below --max-bpp {self.max_bpp:g}")
         if not 0 <= self.min_overlap <= 1:

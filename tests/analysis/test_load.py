@@ -172,7 +172,16 @@ def test_parquet_reads_like_csv(tmp_path: Path) -> None:
         ("label,time_alone\nx,perhaps\n", r"time_alone='perhaps' is neither True nor False"),
         ("label,bpp\n", "has no rows"),
         ("", "is not readable as CSV"),
-        ("a,b\n1,2\n1,2,3\n", "is not readable as CSV"),
+        ("a,b\n1,2\n1,2,3\n", "is not readable as CSV: row 2 has 3 cells, the header has 2; commas separate"),
+        ("a,b\n1,2\n1\n", "row 2 has 1 cells, the header has 2"),  # cut off
+        ("a,b\n1,2,3\n", "row 1 has 3 cells, the header has 2"),  # not an index and two values
+        ("label;bpp\nx;0,5\n", "semicolons separate its cells; save it with commas"),
+        ("label\tbpp\nx\t0.5\n", "tabs separate its cells"),
+        ("label,bpp,bpp\nx,1,2\n", "it has the column bpp twice; keep one"),
+        ("label,bpp\nx,0.5\n\0\0", "it holds NUL bytes"),
+        ('label,bpp\n"x,0.5\n', "line 2: unexpected end of data"),
+        ("label,bpp\nx,inf\n", "row 1: bpp='inf' must be greater than 0 and finite"),
+        ("label,rd_loss\nx,0\n", "row 1: rd_loss='0' must be greater than 0"),
     ],
 )
 def test_what_is_no_table_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
@@ -185,6 +194,18 @@ def test_a_binary_file_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"\x89PNG\r\n\x1a\n\x00\xff\xfe")
     with pytest.raises(AnalysisError, match="is not readable as CSV"):
         load(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_table_in_another_encoding_is_refused_with_the_way_out(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "t.csv").write_text("label,bpp\nÄ,0.5\n", encoding=encoding)
+    with pytest.raises(AnalysisError, match="it is no UTF-8 text .byte [0-9]+.; save it as CSV in UTF-8"):
+        load(tmp_path / "t.csv")
+
+
+def test_byte_order_marks_blank_lines_and_other_line_ends_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbflabel,bpp\r\n12e45,0.5\r\n\r\n0012,0.6\r\n")
+    assert load(tmp_path / "t.csv")[["label", "bpp"]].values.tolist() == [["12e45", 0.5], ["0012", 0.6]]
 
 
 def test_sources_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +259,7 @@ def test_times_of_different_image_sizes_are_never_mixed(tmp_path: Path) -> None:
     [
         ("bpp", "0", "row 1: bpp='0' must be greater than 0"),
         ("bpp", "-0.2", "row 1: bpp='-0.2' must be greater than 0"),
-        ("rd_loss", "-1", "row 1: rd_loss='-1' must not be negative"),
+        ("rd_loss", "-1", "row 1: rd_loss='-1' must be greater than 0 and finite"),
         ("kmac_per_px_dec", "-3", "row 1: kmac_per_px_dec='-3' must not be negative"),
     ],
 )
