@@ -69,7 +69,7 @@ OF_THE_RUN = {
     *("wall_s", "started_at", "ended_at", "resumed_at_steps", "attempt", "checksum"),
     *("peak_memory_mb", "peak_reserved_mb", "device_memory_mb", "git_revision", "git_dirty"),
 }
-OF_THE_RUN_IN_TABLES = {"train_wall_s", "peak_memory_mb", "attempt", "git_revision"}
+OF_THE_RUN_IN_TABLES = {"ended_at", "train_wall_s", "peak_memory_mb", "attempt", "git_revision"}
 
 
 class Violation(AssertionError):
