@@ -66,7 +66,7 @@ def check_result(result: Mapping[str, Any]) -> None:
         raise AnalysisError(f"lacks {', '.join(missing)}")
     for key in ("spec", *_PARTS):
         if not isinstance(result.get(key) or {}, Mapping):
-            raise AnalysisError(f"has a {key} that is no mapping: {shorten(repr(result[key]))}")
+            raise AnalysisError(f"has in {key} what is no mapping: {shorten(repr(result[key]))}")
     if result["status"] not in STATUSES:
         raise AnalysisError(f"has status {result['status']!r}; known: {', '.join(STATUSES)}")
 

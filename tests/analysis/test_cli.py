@@ -139,6 +139,7 @@ def test_a_mistake_ends_the_process_with_status_2_and_one_line(tmp_path: Path) -
         (["bdrate", str(EXAMPLE), "--anchor", "x" * 5000 + ".csv"], "anchor file xxxxx"),
         (["bdrate", str(EXAMPLE), "--min-bpp", "nan"], "--min-bpp nan: must be greater than 0"),
         (["bdrate", str(EXAMPLE), "--min-bpp=-1"], "--min-bpp -1: must be greater than 0"),
+        (["bdrate", str(EXAMPLE), "--min-bpp", "inf"], "--min-bpp inf: must be greater than 0 and finite"),
         (["bdrate", str(EXAMPLE), "--max-bpp", "0"], "--max-bpp 0: must be greater than 0"),
         (
             ["bdrate", str(EXAMPLE), "--min-bpp", "1", "--max-bpp", "0.5"],

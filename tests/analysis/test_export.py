@@ -79,3 +79,21 @@ def test_curves_from_two_origins_are_two_files(tmp_path: Path) -> None:
     trees = [result(64, warm_start={"spec_id": name * 12, "lmbda": 0.013}) for name in "ab"]
     files = export(read(write_sweep(tmp_path / "s", trees)), tmp_path / "out")
     assert len(set(files)) == 2
+
+
+def test_labels_of_the_same_letters_and_very_long_ones_are_files_of_their_own(tmp_path: Path) -> None:
+    labels = ["conv a/b", "conv a b", "漢字", "x" * 400]
+    trees = [result(64 + 8 * k) | {"label": label} for k, label in enumerate(labels)]
+    files = export(read(write_sweep(tmp_path / "s", trees)), tmp_path / "out")
+    assert len(set(files)) == len(labels)
+    assert {json.loads(path.read_text())["name"] for path in files} == set(labels)
+
+
+def test_a_folder_in_the_place_of_a_file_is_one_clear_line(tmp_path: Path) -> None:
+    source = read(write_sweep(tmp_path / "s", [result(64)]))
+    (file,) = export(source, tmp_path / "out")
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(AnalysisError, match=r"cannot write .*: Is a directory; choose another folder"):
+        export(source, tmp_path / "out")
+    assert [path.name for path in file.parent.iterdir()] == [file.name]

@@ -207,6 +207,8 @@ def test_references_are_read_and_refused() -> None:
     }
     with pytest.raises(AnalysisError, match=r"--reference 'rd_loss': must be OBJECTIVE=NUMBER"):
         hypervolume.parse_reference("rd_loss")
+    with pytest.raises(AnalysisError, match="--reference 'bpp=1,bpp=2': gives bpp twice; keep one"):
+        hypervolume.parse_reference("bpp=1,bpp=2")
     architectures = table([(1.0, 10.0), (3.0, 1.0)])
     for reference, message in (
         ({"bpp": 1.0}, "--reference bpp: is no objective here; objectives: rd_loss, kmac_per_px_dec"),

@@ -90,6 +90,9 @@ def test_damaged_results_are_named_and_the_others_used(tmp_path: Path) -> None:
         "odd": json.dumps(result(35) | {"status": "fine"}),
         "texty": json.dumps(result(36) | {"attempt": "first"}),
         "flipped": json.dumps(sealed(result(37)) | {"lmbda": 0.5}),
+        "listed": json.dumps(result(38) | {"evaluation": [1]}),
+        "scoreless": json.dumps(_with_images(result(39), [1, 2])),
+        "misscored": json.dumps(_with_images(result(40), [{"name": "a.png", "bpp": "half"}])),
     }
     for name, text in damaged.items():
         (folder / "trials" / name).mkdir()
@@ -105,9 +108,38 @@ def test_damaged_results_are_named_and_the_others_used(tmp_path: Path) -> None:
         "odd": "status 'fine'",
         "texty": "attempt is 'first', not a number",
         "flipped": "does not match its checksum",
+        "listed": "has in evaluation what is no mapping: [1]",
+        "scoreless": "evaluation.per_image that is no list of images with their scores",
+        "misscored": "evaluation.per_image that is no list of images with their scores",
     }
     for name, reason in reasons.items():
         assert any(f"{name}/result.json" in p and reason in p for p in source.problems), name
+
+
+def _with_images(tree: dict[str, Any], per_image: list[Any]) -> dict[str, Any]:
+    return tree | {"evaluation": tree["evaluation"] | {"per_image": per_image}}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"decode": "fast"}, "is no timing: its times, threads or size are something else"),
+        ({"image_px": None}, "is no timing: its times, threads or size are something else"),
+        ({"threads": "a"}, "is no timing: its times, threads or size are something else"),
+        ({"decode": {"network_ms": {"median": -1}}}, "has dec_net_ms=-1, not a number that is not negative"),
+    ],
+)
+def test_damaged_timings_are_named_and_the_others_used(
+    change: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    results = [result(64), result(96)]
+    folder = write_sweep(tmp_path / "s", results, timings=[timing(results[0])])
+    (folder / "timing" / "bad.json").write_text(json.dumps(timing(results[1]) | change))
+    source = read(folder)
+    assert len(source.runtimes) == 1
+    assert len(source.problems) == 1
+    assert reason in source.problems[0]
+    assert source.problems[0].endswith("; left out")
 
 
 def test_planned_trials_without_result_are_counted(tmp_path: Path) -> None:
@@ -199,7 +231,7 @@ def test_a_binary_file_is_no_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
 def test_a_table_in_another_encoding_is_refused_with_the_way_out(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "t.csv").write_text("label,bpp\nÄ,0.5\n", encoding=encoding)
-    with pytest.raises(AnalysisError, match="it is no UTF-8 text .byte [0-9]+.; save it as CSV in UTF-8"):
+    with pytest.raises(AnalysisError, match=r"it is no UTF-8 text \(byte [0-9]+\); save it as CSV in UTF-8"):
         load(tmp_path / "t.csv")
 
 
