@@ -272,6 +272,7 @@ def _read_table(path: Path) -> Source:
     raw = raw.drop(columns=[c.name for c in FRONTIER_COLUMNS if c.name in raw])
     parsed = {name: _parse(raw[name], path) for name in raw.columns}
     frame = _fill_identity(typed(pd.DataFrame({**parsed, VERSION_COLUMN: TABLE_VERSION})))
+    _refuse_repetition(frame["spec_id"], path)
     return Source(
         path.stem,
         Path(f"{path.stem}_analysis"),
@@ -280,6 +281,15 @@ def _read_table(path: Path) -> Source:
         images=_read_beside(path, "images"),
         runtimes=_read_beside(path, "runtimes"),
     )
+
+
+def _refuse_repetition(spec_ids: pd.Series, path: Path) -> None:
+    """The same trial twice would count as two seeds."""
+    again = spec_ids[spec_ids.duplicated()]
+    if len(again):
+        raise AnalysisError(
+            f"table {path} has the trial {shorten(again.iloc[0])} twice; keep one of its rows"
+        )
 
 
 def _cells(path: Path) -> pd.DataFrame:

@@ -60,6 +60,16 @@ def read_settings(path: Path) -> set[Setting]:
     return _settings(data, path)
 
 
+def check_writable(path: Path) -> None:
+    """UserError before anything is measured, where no row can be appended; may leave an empty file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab"):
+            pass
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); name another table with -o") from None
+
+
 def append(path: Path, row: Mapping[str, Any]) -> None:
     """Add one row, after a look at what is there; it is on the disk when this returns.
 

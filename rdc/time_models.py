@@ -20,7 +20,7 @@ from rdc.data import read_rgb
 from rdc.errors import UserError
 from rdc.machine import allocator_env, device_slug, resolve_device, thread_env
 from rdc.processes import package_path
-from rdc.runtime_table import Setting, append, read_settings
+from rdc.runtime_table import Setting, append, check_writable, read_settings
 from rdc.spec import ModelSpec, arch_id, to_plain
 
 NAMED_SIZES = {"kodak": (512, 768), "clic": (1365, 2048)}
@@ -129,6 +129,8 @@ def time_models(models: Sequence[TimedModel], settings: Settings, table: Path) -
         _say(f"warning: load average {load:.1f}: other processes run here, and slow down what is timed")
     run = _Run(models, settings, table, str(device), device_slug(device), load)
     lacking = run.missing(set() if settings.again else known)
+    if lacking:
+        check_writable(table)
     every = len(models) * len(settings.threads) * len(settings.precisions) * len(settings.sizes)
     print(
         f"{len(lacking)} of {every} measurements to make on {device_slug(device)}; table {table}", flush=True

@@ -213,6 +213,7 @@ def test_parquet_reads_like_csv(tmp_path: Path) -> None:
         ("label,bpp\nx,0.5\n\0\0", "it holds NUL bytes"),
         ('label,bpp\n"x,0.5\n', "line 2: unexpected end of data"),
         ("label,bpp\nx,inf\n", "row 1: bpp='inf' must be greater than 0 and finite"),
+        ("spec_id,label,bpp\na,x,1\nb,x,1\na,x,1\n", "has the trial a twice; keep one row"),
         ("label,rd_loss\nx,0\n", "row 1: rd_loss='0' must be greater than 0"),
     ],
 )

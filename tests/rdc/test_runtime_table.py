@@ -14,7 +14,7 @@ from analysis.runtimes import TABLE_COLUMNS, TABLE_VERSION, is_runtime_table, re
 from rdc import runtime_table
 from rdc.errors import UserError
 from rdc.files import locked
-from rdc.runtime_table import COLUMNS, Setting, append, read_settings
+from rdc.runtime_table import COLUMNS, Setting, append, check_writable, read_settings
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -135,3 +135,15 @@ def test_our_own_mistakes_do_not_reach_the_table(tmp_path: Path) -> None:
         append(tmp_path / "a.csv", row(speed=1))
     with pytest.raises(AssertionError, match="nan is no measurement"):
         append(tmp_path / "a.csv", row(dec_net_ms=float("nan")))
+
+
+def test_where_no_table_can_be_written_is_said_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match=r"t\.csv: cannot be written \(.*\); name another table with -o"):
+        check_writable(tmp_path / "file" / "t.csv")
+    path = tmp_path / "new" / "t.csv"
+    check_writable(path)
+    append(path, row())
+    data = path.read_bytes()
+    check_writable(path)
+    assert path.read_bytes() == data
