@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from analysis.commands.common import SOURCE_HELP, Commands, Help, add_out
+from analysis.commands.common import SOURCE_HELP, Commands, Help, add_choice, add_out, add_runtimes, chosen
 
 
 def add(commands: Commands) -> None:
@@ -25,24 +25,13 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "sources", nargs="*", metavar="SOURCE", help=f"{SOURCE_HELP}; several are taken together"
     )
-    parser.add_argument(
-        "--runtimes",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="TABLE",
-        help="runtime table of `python -m rdc time`; may be repeated",
-    )
+    add_runtimes(parser)
     parser.add_argument(
         "--published",
         action="store_true",
         help="test the study's own table: beside SOURCEs in a section of its own, or alone without any",
     )
-    parser.add_argument("--lmbda", type=float, metavar="X", help="compare trials with this lmbda")
-    parser.add_argument("--budget", metavar="NAME", help="compare trials with this budget (name or id)")
-    parser.add_argument(
-        "--eval", metavar="NAME", help="compare trials with this evaluation set (name or hash)"
-    )
+    add_choice(parser)
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="print how each claim was tested and every number"
     )
@@ -52,7 +41,6 @@ def add(commands: Commands) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from analysis.claims.report import report
-    from analysis.comparable import Choice
     from analysis.load import read
     from analysis.runtimes import read_runtime_table
 
@@ -64,7 +52,7 @@ def _run(options: argparse.Namespace) -> int:
     report(
         sources,
         folder,
-        choice=Choice(lmbda=options.lmbda, budget=options.budget, evaluation=options.eval),
+        choice=chosen(options),
         runtimes=[read_runtime_table(path) for path in options.runtimes],
         published=options.published,
         verbose=options.verbose,

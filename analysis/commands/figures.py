@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from analysis.commands.common import SOURCE_HELP, Commands, Help, add_out
+from analysis.commands.common import SOURCE_HELP, Commands, Help, add_choice, add_out, add_runtimes, chosen
 
 
 def add(commands: Commands) -> None:
@@ -24,13 +24,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--format", default="png", metavar="A,B", help="png, svg, pdf, or several (default: %(default)s)"
     )
-    parser.add_argument(
-        "--runtimes",
-        action="append",
-        default=[],
-        metavar="TABLE.csv",
-        help="timings of `python -m rdc time`, of this or other machines; may be repeated",
-    )
+    add_runtimes(parser)
     parser.add_argument(
         "--anchor",
         action="append",
@@ -38,18 +32,13 @@ def add(commands: Commands) -> None:
         help="published curve in the figure of rate savings, as for bdrate; may be repeated "
         "(default: VTM and six learned codecs)",
     )
-    parser.add_argument("--lmbda", type=float, metavar="X", help="compare architectures at this lmbda")
-    parser.add_argument("--budget", metavar="NAME", help="compare trials with this budget (name or id)")
-    parser.add_argument(
-        "--eval", metavar="NAME", help="compare trials with this evaluation set (name or hash)"
-    )
+    add_choice(parser)
     add_out(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
     from analysis.anchors import load_anchor
-    from analysis.comparable import Choice
     from analysis.figures.savings import DEFAULT_REFERENCES
     from analysis.figures.sheet import check_formats
     from analysis.figures.study import check_out, draw_study, material
@@ -62,7 +51,7 @@ def _run(options: argparse.Namespace) -> int:
     tables = [read_runtime_table(path) for path in options.runtimes]
     sources = [read(name) for name in options.sources or [None]]
     folder = check_out(sources, options.out)
-    choice = Choice(lmbda=options.lmbda, budget=options.budget, evaluation=options.eval)
+    choice = chosen(options)
     given = material(sources, tables, choice)
     drawn = draw_study(given, references, folder, formats)
     notes = [note for source in sources for note in (*source.problems, *source.notes)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from analysis.commands.common import SOURCE_HELP, Commands, Help, add_out
+from analysis.commands.common import SOURCE_HELP, Commands, Help, add_choice, add_out, chosen
 from analysis.errors import AnalysisError
 
 
@@ -28,11 +28,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--objectives", metavar="A,B", help="columns to compare by (default: rd_loss,kmac_per_px_dec)"
     )
-    parser.add_argument("--lmbda", type=float, metavar="X", help="compare trials with this lmbda")
-    parser.add_argument("--budget", metavar="NAME", help="compare trials with this budget (name or id)")
-    parser.add_argument(
-        "--eval", metavar="NAME", help="compare trials with this evaluation set (name or hash)"
-    )
+    add_choice(parser)
     parser.add_argument(
         "--device", metavar="SLUG", help="whose timings fill the time columns (sweep folders only)"
     )
@@ -65,7 +61,6 @@ def add(commands: Commands) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from analysis import frontier_per
-    from analysis.comparable import Choice
     from analysis.frontier import report
     from analysis.hypervolume import parse_reference
     from analysis.judgement import Rules
@@ -79,7 +74,7 @@ def _run(options: argparse.Namespace) -> int:
     reference = parse_reference(options.reference) if options.reference else None
     objectives = options.objectives.split(",") if options.objectives else None
     source = read(options.source, device=options.device)
-    choice = Choice(lmbda=options.lmbda, budget=options.budget, evaluation=options.eval)
+    choice = chosen(options)
     folder = options.out or source.folder
     if options.per:
         frontier_per.report(source, folder, options.per, objectives=objectives, choice=choice)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from analysis.commands.common import SOURCE_HELP, Commands, Help, add_out
+from analysis.commands.common import SOURCE_HELP, Commands, Help, add_choice, add_out, add_runtimes, chosen
 from analysis.errors import AnalysisError
 
 
@@ -22,30 +22,19 @@ def add(commands: Commands) -> None:
         formatter_class=Help,
     )
     parser.add_argument("source", nargs="?", metavar="SOURCE", help=SOURCE_HELP)
-    parser.add_argument(
-        "--runtimes",
-        action="append",
-        default=[],
-        metavar="TABLE.csv",
-        help="decode times of another machine, a table of `python -m rdc time`; may be repeated",
-    )
+    add_runtimes(parser)
     parser.add_argument(
         "--format",
         default="text,csv,latex,markdown",
         metavar="A,B",
         help="any of text, csv, latex, markdown (default: %(default)s)",
     )
-    parser.add_argument("--lmbda", type=float, metavar="X", help="compare trials with this lmbda")
-    parser.add_argument("--budget", metavar="NAME", help="compare trials with this budget (name or id)")
-    parser.add_argument(
-        "--eval", metavar="NAME", help="compare trials with this evaluation set (name or hash)"
-    )
+    add_choice(parser)
     add_out(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    from analysis.comparable import Choice
     from analysis.load import read
     from analysis.runtimes import read_runtime_table
     from analysis.study_table import study_table
@@ -56,7 +45,7 @@ def _run(options: argparse.Namespace) -> int:
         raise AnalysisError(f"--format {unknown[0]!r} is not known; known: {', '.join(FORMATS)}")
     runtimes = [read_runtime_table(path) for path in options.runtimes]
     source = read(options.source)
-    choice = Choice(lmbda=options.lmbda, budget=options.budget, evaluation=options.eval)
+    choice = chosen(options)
     table = study_table(source, choice=choice, runtimes=runtimes)
     write(source, table, options.out or source.folder, formats)
     return 0
