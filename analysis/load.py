@@ -287,9 +287,7 @@ def _refuse_repetition(spec_ids: pd.Series, path: Path) -> None:
     """The same trial twice would count as two seeds."""
     again = spec_ids[spec_ids.duplicated()]
     if len(again):
-        raise AnalysisError(
-            f"table {path} has the trial {shorten(again.iloc[0])} twice; keep one of its rows"
-        )
+        raise AnalysisError(f"table {path} has the trial {shorten(again.iloc[0])} twice; keep one row")
 
 
 def _cells(path: Path) -> pd.DataFrame:
