@@ -28,7 +28,7 @@ smoke: $(READY) ## The smallest sweep through the same steps (under 90 s)
 test: $(READY) ## Run the tests (under 8 min on 2 cores)
 	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -m "not full" -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder $(ARGS)
 
-test-full: test ## Run the tests, then the slow ones: a real browser, PostgreSQL, the wheel, clean installs
+test-full: test ## Run the tests, then the slow ones: a real browser, PostgreSQL, LaTeX, the wheel, clean installs
 	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -m full -n auto --maxprocesses 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 faults: $(READY) ## Kill what a sweep runs on 100 times and see that nothing is lost (SEED, FAULTS; about 40 min)

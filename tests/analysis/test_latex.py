@@ -1,6 +1,5 @@
 """LaTeX tables: no LaTeX is needed to test them, a strict reader of the little that they use is."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -73,7 +72,7 @@ def test_nothing_to_show_is_said(tmp_path: Path) -> None:
         export(source, tmp_path)
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+@pytest.mark.full
 def test_pdflatex_takes_it(tmp_path: Path) -> None:
     (path,) = export(read(write_sweep(tmp_path / "s", example())), tmp_path)
     page = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{NAME}\end{document}"
