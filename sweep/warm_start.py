@@ -46,7 +46,7 @@ def _frontier(folder: Path) -> list[dict[str, Any]]:
     from analysis.frontier import write_report
 
     try:
-        report = write_report(folder, print_table=False)
+        report = write_report(folder, print_table=False, draw=False)
     except AnalysisError as error:
         raise UserError(f"from={folder.name}: {error}") from None
     trials = report.trials[report.trials["on_frontier"]]
