@@ -75,7 +75,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.flush()
             server.stop.wait(20)
             return
-        server.sent_bytes += self.wfile.write(body)
+        server.sent_bytes += len(body)  # before they leave: the client may look as soon as it has them
+        self.wfile.write(body)
 
 
 @pytest.fixture
