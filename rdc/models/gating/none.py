@@ -10,3 +10,7 @@ class Params:
 
     def check(self, model: Any) -> None:
         """Fits every model."""
+
+
+def install(params: Params, parts: Any) -> None:
+    """Nothing to add."""

@@ -51,16 +51,22 @@ class ImageDeconv(nn.ConvTranspose2d):
         """(B, in, H, W) -> (B, 3, 2 H, 2 W)."""
         if is_reference() or output_size is not None:
             return super().forward(x, output_size)
-        assert self.bias is not None, "a bias is the default"
-        return F.pixel_shuffle(F.conv2d(x, self._phases(), self.bias.repeat_interleave(4), padding=1), 2)
+        return self.computed(x, self.weight)
 
-    def _phases(self) -> Tensor:
+    def computed(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The rewrite, for x and the weights of as many input channels as it has."""
+        assert self.bias is not None, "a bias is the default"
+        bias = self.bias.repeat_interleave(4)
+        return F.pixel_shuffle(F.conv2d(x, self._phases(weight), bias, padding=1), 2)
+
+    @staticmethod
+    def _phases(weight: Tensor) -> Tensor:
         """(in, 3, 5, 5) -> (3 * 4, in, 3, 3): one kernel per position of an output pixel in its 2x2 block.
 
         Output 2a + r sums input a + d times tap r + 2 - 2d for d = -1, 0, 1; a sixth tap of zero stands for
         r = 1, d = -1.
         """
-        taps = F.pad(self.weight, (0, 1, 0, 1)).view(-1, 3, 3, 2, 3, 2).flip(2, 4)
+        taps = F.pad(weight, (0, 1, 0, 1)).view(-1, 3, 3, 2, 3, 2).flip(2, 4)
         return taps.permute(1, 3, 5, 0, 2, 4).reshape(12, -1, 3, 3)
 
 

@@ -1,0 +1,41 @@
+"""Energy-based channel gating: an image closes the channels that it hardly uses (Yin et al., ICASSP 2022)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from rdc.models.layers.gate import EnergyGate, gate_convolutions
+from rdc.models.layers.gated_parts import GatedPart, check_parts
+from rdc.spec import require_number
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Params:
+    """Gates with a learned threshold (rdc.models.layers.gate.EnergyGate).
+
+    alpha_target: what the factors of the thresholds are drawn to; larger closes more channels, 1 about half.
+    gamma: how strongly: the loss grows by gamma * sum over layers of mean over channels (alpha - target)^2.
+    alpha_learning_rate: of the factors, at the recipe's full learning rate, with whose schedule it falls.
+    neighbours: channels whose mean energy a channel is compared with. parts: the networks that are gated.
+    """
+
+    name: Literal["ecg"] = "ecg"
+    alpha_target: float = 1.0
+    gamma: float = 1.0
+    alpha_learning_rate: float = 0.02
+    neighbours: Literal[3, 5] = 3
+    parts: tuple[GatedPart, ...] = ("g_a", "g_s", "h_a")
+
+    def check(self, model: Any) -> None:
+        """Needs parts made of convolutions."""
+        require_number("gating.alpha_target", self.alpha_target, least=0)
+        require_number("gating.gamma", self.gamma, least=0)
+        require_number("gating.alpha_learning_rate", self.alpha_learning_rate, above=0)
+        check_parts("ecg", self.parts, model)
+
+
+def install(params: Params, parts: Any) -> None:
+    """Gate the networks of a codec, `Codec.parts()`; they compute what they did until alpha is trained."""
+    for name in params.parts:
+        gate_convolutions(parts[name], lambda channels: EnergyGate(channels, neighbours=params.neighbours))
