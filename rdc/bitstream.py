@@ -4,8 +4,9 @@ Layout (varint: 7 bits per byte, low bits first, the top bit says that more foll
 
     bytes   content
     3       "RDC"
-    1       format version
+    1       format version: 2 with a rate code, 1 without
     8       hash of the model that coded it (rdc.checkpoint.model_hash)
+    2       version 2 only: rate code, low byte first (rdc.models.rate_control.modulator)
     varint  height, then width, in pixels
     varint  number of streams, then the length of each but the last, in bytes
     4       CRC-32 of the symbols, as the model's `compress` gives it
@@ -25,8 +26,10 @@ from rdc.errors import UserError
 from rdc.files import atomic_write_bytes
 
 MAGIC = b"RDC"
-VERSION = 1
+VERSION = 2  # the newest; what needs no rate code is written as version 1
 HASH_BYTES = 8
+RATE_CODE_BYTES = 2
+MAX_RATE_CODE = 256**RATE_CODE_BYTES - 1
 MAX_SIDE_PX = 2**16
 MAX_PIXELS = 2**27  # a header can claim any size; this bounds the memory that believing it takes
 MAX_STREAMS = 64
@@ -40,6 +43,7 @@ class Stream:
     """One coded image.
 
     strings: the entropy coder's bytes, one per latent (y, then z). symbols_crc32: see Hyperprior.compress.
+    rate_code: what a model of variable rate coded it at; None for a model of one rate.
     """
 
     model_hash: bytes
@@ -47,6 +51,7 @@ class Stream:
     width_px: int
     strings: tuple[bytes, ...]
     symbols_crc32: int
+    rate_code: int | None = None
 
     def __post_init__(self) -> None:
         for side in (self.height_px, self.width_px):
@@ -63,6 +68,8 @@ class Stream:
             raise UserError(f"{len(self.strings)} streams: a file holds 1..{MAX_STREAMS}")
         if len(self.model_hash) != HASH_BYTES:
             raise UserError(f"a model hash has {HASH_BYTES} bytes, got {len(self.model_hash)}")
+        if self.rate_code is not None:
+            require_rate_code(self.rate_code)
 
     @property
     def payload_bytes(self) -> int:
@@ -70,15 +77,23 @@ class Stream:
         return sum(map(len, self.strings))
 
 
+def require_rate_code(code: int) -> None:
+    """UserError unless it is one that a file can hold."""
+    if not 0 <= code <= MAX_RATE_CODE:
+        raise UserError(f"rate code {code}: must lie in 0..{MAX_RATE_CODE}")
+
+
 def to_bytes(stream: Stream) -> bytes:
     """The whole file."""
     lengths = [len(string) for string in stream.strings]
     numbers = (stream.height_px, stream.width_px, len(lengths), *lengths[:-1])
+    code = b"" if stream.rate_code is None else stream.rate_code.to_bytes(RATE_CODE_BYTES, "little")
     body = b"".join(
         (
             MAGIC,
-            bytes([VERSION]),
+            bytes([2 if code else 1]),
             stream.model_hash,
+            code,
             *map(_varint, numbers),
             stream.symbols_crc32.to_bytes(4, "little"),
             *stream.strings,
@@ -101,7 +116,7 @@ def from_bytes(data: bytes, *, name: str = "the data") -> Stream:
     body, crc = data[:-4], int.from_bytes(data[-4:], "little")
     if version < 1 or zlib.crc32(body) != crc:
         raise UserError(f"{name}: is damaged or cut short (its checksum does not match); get it again")
-    return _parse(body, name)
+    return _parse(body, name, has_rate_code=version == 2)
 
 
 def write(path: str | Path, stream: Stream) -> int:
@@ -134,13 +149,14 @@ def encode_image(codec: Any, x: Any, model_hash: bytes) -> bytes:
 
 
 def stream_of(coded: Mapping[str, Any], size: tuple[int, int], model_hash: bytes) -> Stream:
-    """What an entropy model's `compress` gave for one image of this height and width, ready to be written."""
+    """What Codec.compress_latent gave for one image of this height and width, ready to be written."""
     return Stream(
         model_hash=model_hash,
         height_px=size[0],
         width_px=size[1],
         strings=tuple(string for (string,) in coded["strings"]),
         symbols_crc32=coded["symbols_crc32"][0],
+        rate_code=coded["rate_code"],
     )
 
 
@@ -154,15 +170,23 @@ def decode_image(codec: Any, data: bytes, model_hash: bytes, *, name: str = "the
         )
     if len(stream.strings) != codec.num_streams:
         raise UserError(f"{name}: holds {len(stream.strings)} streams, this model needs {codec.num_streams}")
+    try:
+        codec.check_rate_code(stream.rate_code)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
     size = (stream.height_px, stream.width_px)
+    strings = [[string] for string in stream.strings]
     return codec.decompress(
-        [[string] for string in stream.strings], codec.z_hw(*size), size, [stream.symbols_crc32]
+        strings, codec.z_hw(*size), size, [stream.symbols_crc32], rate_code=stream.rate_code
     )["x_hat"]
 
 
-def _parse(body: bytes, name: str) -> Stream:
+def _parse(body: bytes, name: str, *, has_rate_code: bool) -> Stream:
     start = len(MAGIC) + 1
     model_hash, at = body[start : start + HASH_BYTES], start + HASH_BYTES
+    rate_code = None
+    if has_rate_code:
+        rate_code, at = int.from_bytes(body[at : at + RATE_CODE_BYTES], "little"), at + RATE_CODE_BYTES
     try:
         height, at = _read_varint(body, at)
         width, at = _read_varint(body, at)
@@ -189,6 +213,7 @@ def _parse(body: bytes, name: str) -> Stream:
             width_px=width,
             strings=(*strings, body[at:]),
             symbols_crc32=symbols_crc32,
+            rate_code=rate_code,
         )
     except UserError as error:
         raise UserError(f"{name}: {error}") from None

@@ -87,7 +87,10 @@ def save_model(path: str | Path, codec: Codec, *, extra: Mapping[str, Any]) -> s
 
 
 def load_model(path: str | Path) -> tuple[Codec, dict[str, Any]]:
-    """(codec on the CPU in evaluation mode, ready to code; metadata as `save_model` wrote it)."""
+    """(codec on the CPU in evaluation mode, ready to code; metadata as `save_model` wrote it).
+
+    A model of variable rate codes at the lmbda that the file was saved for, until it is given another one.
+    """
     metadata = read_metadata(path)
     try:
         tensors = safetensors.torch.load_file(str(path))
@@ -98,6 +101,8 @@ def load_model(path: str | Path) -> tuple[Codec, dict[str, Any]]:
     codec.eval()
     if model_hash(codec).hex() != metadata["model_hash"]:
         raise UserError(f"{path}: is damaged (its content does not match its own hash); get it again")
+    if "lmbda" in metadata["extra"]:
+        codec.set_lmbda(metadata["extra"]["lmbda"])
     return codec, metadata
 
 

@@ -178,7 +178,9 @@ def measure(model: Codec | ModelSpec, height_px: int = HEIGHT_PX, width_px: int 
             }
             activation_bytes[direction] = executed.activation_bytes
             # Encoding waits too: how a symbol is rounded depends on the symbols before it.
-            steps = {"context": int(codec.entropy_model.serial_steps(*y.shape[-2:]))}
+            # The factors of rate control follow from the rate alone and wait for nothing.
+            serial = int(codec.entropy_model.serial_steps(*y.shape[-2:]))
+            steps = {"context": serial, "rate_control": 0}
             serial_steps[direction] = {
                 part: steps.get(part, 1) if executed.flop[part] else 0 for part in codec.parts()
             }

@@ -64,7 +64,7 @@ class ImageScores:
 class Evaluation:
     """All images of a set, in order. files: the coded bytes; pixel_sha256: of the decoded 8-bit pixels.
 
-    shown: crops that were kept to look at.
+    lmbda_code: the rate code of a model of variable rate. shown: crops that were kept to look at.
     """
 
     images: tuple[ImageScores, ...]
@@ -75,6 +75,7 @@ class Evaluation:
     wall_s: float
     streams_per_image: int = 2
     shown: tuple[Shown, ...] = ()
+    lmbda_code: int | None = None
 
     @property
     def payload_bits(self) -> float:
@@ -113,6 +114,7 @@ class Evaluation:
             "rd_loss": _mean(rows, "rd_loss"),
             "padded_px_ratio": self.padded_px_ratio,
             "precision": self.precision,
+            "lmbda_code": self.lmbda_code,
             "wall_s": round(self.wall_s, 3),
             "per_image": [{**row, "psnr_db": finite_or_none(row["psnr_db"])} for row in rows],
             "shown": [shown.to_dict() for shown in self.shown],
@@ -135,11 +137,12 @@ def evaluate(
     grid: Path | None = None,
     shown_in: Path | None = None,
 ) -> Evaluation:
-    """Code and decode every image; the codec has its tables.
+    """Code and decode every image; the codec has its tables, and is left at this lmbda.
 
     grid: where to put a PNG of a few images to look at. shown_in: the folder for their crops (rdc.shown).
     """
     codec.eval()
+    codec.set_lmbda(lmbda)
     started_s = time.perf_counter()
     device = next(codec.parameters()).device
     own_hash = model_hash(codec)
@@ -184,6 +187,7 @@ def evaluate(
         wall_s=time.perf_counter() - started_s,
         streams_per_image=codec.entropy_model.num_streams,
         shown=write_shown(shown_in, named) if shown_in is not None else (),
+        lmbda_code=codec.rate_code,
     )
 
 
@@ -211,8 +215,8 @@ def _encode(codec: Codec, x: Tensor, own_hash: bytes) -> tuple[bytes, float, int
     """(file, estimated bits, payload bytes, coded pixels); g_a runs once, for estimate and file."""
     padded, size = pad(x, codec.stride)
     y = codec.analysis(padded)
-    estimated_bits = coding.estimated_bits(codec.entropy_model(y).likelihoods)
-    stream = bitstream.stream_of(codec.entropy_model.compress(y), size, own_hash)
+    estimated_bits = coding.estimated_bits(codec.entropy_model(codec.modulated(y)).likelihoods)
+    stream = bitstream.stream_of(codec.compress_latent(y), size, own_hash)
     data = bitstream.to_bytes(stream)
     return data, estimated_bits, stream.payload_bytes, padded.shape[-2] * padded.shape[-1]
 

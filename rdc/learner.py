@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from rdc.ddp import Alone
-from rdc.loss import rate_weight, training_loss
+from rdc.loss import RateDistortion, rate_weight, training_loss
 from rdc.memory import WAY_OUT, OutOfMemory, first_words, where_memory_ran_out
 from rdc.models.codec import Codec
 from rdc.spec import Recipe
 
-STATISTICS = ("loss", "bpp", "mse", "aux_loss")
+STATISTICS = ("loss", "bpp", "mse", "distortion", "aux_loss")
 _ADAM_BETAS = (0.9, 0.999)
 
 
@@ -58,6 +58,8 @@ class Learner:
         quantiles = {name for name, _ in codec.named_parameters() if name.endswith("quantiles")}
         self._weights = {name: p for name, p in codec.named_parameters() if name not in quantiles}
         self._quantiles = {name: p for name, p in codec.named_parameters() if name in quantiles}
+        thresholds = codec.gate_parameters()
+        self._clipped = [p for name, p in self._weights.items() if name not in thresholds]
         self._device = next(codec.parameters()).device
         self._optimizer = _optimizer(codec, list(self._weights), recipe)
         self._aux_optimizer = torch.optim.Adam(
@@ -94,25 +96,38 @@ class Learner:
         statistics = torch.zeros(len(STATISTICS), device=self._device)
         for part in x.split(self.micro_batch):
             self._seed_noise(step, first)
-            terms = training_loss(self.codec(part), part, self.lmbda, rate_weight=weight)
+            terms = self._terms(part, step, first, weight)
             share = len(part) / batch_size
             (terms.loss * share).backward()
-            statistics[:3] += torch.stack(terms).detach() * share
+            statistics[:4] += torch.stack(terms).detach() * share
             first += len(part)
         if self._team.is_first:
-            # It depends on no image: once for the team.
+            # These depend on no image: once for the team.
             aux_loss = self.codec.aux_loss()
             aux_loss.backward()
-            statistics[3] = aux_loss.detach()
+            statistics[4] = aux_loss.detach()
+            penalty = self.codec.gate_penalty()
+            if penalty is not None:
+                penalty.backward()
+                statistics[0] += penalty.detach()
         else:
             for p in self._quantiles.values():
                 p.grad = torch.zeros_like(p)
         return statistics
 
+    def _terms(self, x: Tensor, step: int, first: int, weight: float) -> RateDistortion:
+        """Of images whose first has this place in the whole batch; variable rate: each with its own lmbda."""
+        if self.codec.rate_control is None:
+            return training_loss(self.codec(x), x, self.lmbda, rate_weight=weight)
+        params = self.codec.spec.rate_control
+        lmbdas = params.lmbdas_of_images(first, len(x), seed=self.seed, step=step)
+        output = self.codec(x, [params.code_of(lmbda) for lmbda in lmbdas])
+        return training_loss(output, x, lmbdas, rate_weight=weight)
+
     def _apply(self, step: int) -> None:
-        nn.utils.clip_grad_norm_(self._weights.values(), self.recipe.grad_clip_norm, foreach=True)
+        nn.utils.clip_grad_norm_(self._clipped, self.recipe.grad_clip_norm, foreach=True)
         for group in self._optimizer.param_groups:
-            group["lr"] = self.learning_rate(step)
+            group["lr"] = self.learning_rate(step) * group.get("rate_factor", 1.0)
         self._optimizer.step()
         self._aux_optimizer.step()
         if self._average:
@@ -182,20 +197,24 @@ class Learner:
 
 
 def _optimizer(codec: Codec, names: list[str], recipe: Recipe) -> torch.optim.Optimizer:
-    """Weight decay acts on the kernels of convolutions and linear layers only."""
+    """Weight decay acts on the kernels of convolutions and linear layers only; gates have their own rate."""
     kernels = {
         id(layer.weight)
         for layer in codec.modules()
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
     }
-    parameters = [p for name, p in codec.named_parameters() if name in set(names)]
+    thresholds = codec.gate_parameters()
+    parameters = [p for name, p in codec.named_parameters() if name in set(names) - set(thresholds)]
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    if not recipe.weight_decay:
+    if not recipe.weight_decay and not thresholds:
         return kind(parameters, lr=recipe.learning_rate, betas=_ADAM_BETAS, weight_decay=0.0, fused=True)
     groups = [
         {"params": [p for p in parameters if id(p) in kernels], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if id(p) not in kernels], "weight_decay": 0.0},
     ]
+    if thresholds:
+        factor = codec.spec.gating.alpha_learning_rate / recipe.learning_rate
+        groups.append({"params": list(thresholds.values()), "weight_decay": 0.0, "rate_factor": factor})
     return kind(groups, lr=recipe.learning_rate, betas=_ADAM_BETAS, fused=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -15,16 +15,25 @@ PIXEL_PEAK = 255.0
 
 
 class RateDistortion(NamedTuple):
-    """Scalars on the device of the model. bpp: bits per source pixel; mse: on the [0, 1] pixel scale."""
+    """Scalars on the device of the model. bpp: bits per source pixel; mse: on the [0, 1] pixel scale.
+
+    distortion: what the mse adds to the loss, lmbda and all.
+    """
 
     loss: Tensor
     bpp: Tensor
     mse: Tensor
+    distortion: Tensor
 
 
 def rd_loss(bpp: Number, mse: Number, lmbda: float, *, rate_weight: float = 1.0) -> Number:
     """bpp in bits per source pixel, mse on the [0, 1] scale; lmbda in CompressAI's convention."""
-    return rate_weight * bpp + lmbda * PIXEL_PEAK**2 * mse
+    return rate_weight * bpp + distortion(mse, lmbda)
+
+
+def distortion(mse: Number, lmbda: float) -> Number:
+    """What an error adds to the loss."""
+    return lmbda * PIXEL_PEAK**2 * mse
 
 
 def bits(likelihoods: Mapping[str, Tensor]) -> Tensor:
@@ -34,13 +43,23 @@ def bits(likelihoods: Mapping[str, Tensor]) -> Tensor:
 
 
 def training_loss(
-    output: Mapping[str, Any], x: Tensor, lmbda: float, *, rate_weight: float = 1.0
+    output: Mapping[str, Any], x: Tensor, lmbda: float | Sequence[float], *, rate_weight: float = 1.0
 ) -> RateDistortion:
-    """Mean over the batch. output: what the codec returns for x; x: (B, 3, H, W) in [0, 1]."""
+    """Mean over the batch. output: what the codec returns for x; x: (B, 3, H, W) in [0, 1].
+
+    lmbda: one for all images, or one for each.
+    """
     pixels = x.shape[0] * x.shape[2] * x.shape[3]
     bpp = bits(output["likelihoods"]) / pixels
-    mse = functional.mse_loss(output["x_hat"].float(), x)
-    return RateDistortion(rd_loss(bpp, mse, lmbda, rate_weight=rate_weight), bpp, mse)
+    x_hat = output["x_hat"].float()
+    mse = functional.mse_loss(x_hat, x)
+    if isinstance(lmbda, Sequence):
+        errors = (x_hat - x).square().mean((1, 2, 3))
+        terms = [distortion(error, own) for error, own in zip(errors, lmbda, strict=True)]
+        distorted = torch.stack(terms).mean()
+    else:
+        distorted = distortion(mse, lmbda)
+    return RateDistortion(rate_weight * bpp + distorted, bpp, mse, distorted)
 
 
 def rate_weight(step: int, ramp_steps: int) -> float:

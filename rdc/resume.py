@@ -16,7 +16,7 @@ import torch
 from rdc.files import append_jsonl, atomic_write_bytes, read_jsonl, set_aside, storing
 from rdc.memory import where_memory_ran_out
 
-RESUME_VERSION = 3
+RESUME_VERSION = 4
 RESUME_FILE = "resume.pt"
 METRICS_FILE = "metrics.jsonl"
 NO_METRICS = (0, hashlib.sha256(b"").hexdigest())  # the mark of an empty log

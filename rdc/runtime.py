@@ -169,7 +169,7 @@ def timed(
 def watched_networks(codec: Codec, device: torch.device) -> Iterator[dict[str, float]]:
     """A dictionary that collects the seconds spent inside each network while the block runs."""
     inside_s: dict[str, float] = defaultdict(float)
-    networks = {"g_a": codec.g_a, **codec.entropy_model.parts(), "g_s": codec.g_s}
+    networks = codec.parts()
     with contextlib.ExitStack() as hooks:
         for name, network in networks.items():
             hooks.callback(_watch(name, network, inside_s, device))

@@ -162,6 +162,7 @@ class TrialSpec:
         if self.weights is not None and self.warm_start is not None:
             raise UserError("weights and warm_start: a trial measures the one or trains from the other")
         require_number("lmbda", self.lmbda, above=0)
+        self.model.rate_control.check_lmbda(self.lmbda)
         require_seed(self.seed)
 
     @property

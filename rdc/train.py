@@ -17,7 +17,6 @@ from rdc.data import PixelCache
 from rdc.ddp import Alone
 from rdc.files import write_sealed
 from rdc.learner import STATISTICS, Learner
-from rdc.loss import rd_loss
 from rdc.memory import WAY_OUT, OutOfMemory, Place, first_words, where_memory_ran_out
 from rdc.metrics import finite_or_none, psnr_db
 from rdc.models.codec import Codec
@@ -196,8 +195,9 @@ class _Trainer:
     def _log_window(self) -> bool:
         """Write the means since the last line; False if they made training go back."""
         progress = self.progress
-        loss, bpp, mse_mean, aux_loss = (value / progress.window_steps for value in self._window.tolist())
-        total = rd_loss(bpp, mse_mean, self._spec.lmbda)
+        means = (value / progress.window_steps for value in self._window.tolist())
+        loss, bpp, mse_mean, distortion, aux_loss = means
+        total = bpp + distortion
         cause = self._what_is_wrong(loss, total, step=progress.step)
         if cause is not None:
             self._roll_back(cause)

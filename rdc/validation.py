@@ -32,10 +32,14 @@ class Validation:
 
 @torch.no_grad()
 def validate(codec: Codec, images: PixelCache, lmbda: float) -> Validation:
-    """Estimated rate and 8-bit rounded pixels, on the centres of at most VALIDATION_IMAGES images."""
+    """Estimated rate and 8-bit rounded pixels, on the centres of at most VALIDATION_IMAGES images.
+
+    The codec is left at this lmbda.
+    """
     device = next(codec.parameters()).device
     was_training = codec.training
     codec.eval()
+    codec.set_lmbda(lmbda)
     rates, errors = [], []
     for index in range(min(len(images), VALIDATION_IMAGES)):
         x = _centre(images.tensor(index)).to(device)

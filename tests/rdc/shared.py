@@ -35,10 +35,20 @@ MEASURED = {
 }  # fmt: skip
 
 
-def refusal(transform: str, entropy_model: str, hyper_transform: str) -> str | None:
+# Of each kind that adds to any model, what its tests pair it with: all that it touches, and one of the rest.
+PAIRED_WITH = {
+    "gating": {"entropy_model": "mean_scale_hyperprior", "hyper_transform": "conv", "rate_control": "none"},
+    "rate_control": {"transform": "conv", "hyper_transform": "conv", "gating": "none"},
+}
+
+
+def refusal(
+    transform: str, entropy_model: str, hyper_transform: str, gating: str = "none", rate_control: str = "none"
+) -> str | None:
     """Why these components, with their defaults, refuse each other; None where they are legal together.
 
-    The only rule: cheng2020 has one entropy model and a hyper-transform of its own, which no other has.
+    The only rules: cheng2020 has one entropy model and a hyper-transform of its own, which no other has;
+    gates stand in front of convolutions.
     """
     if transform == "cheng2020":
         if hyper_transform != "cheng2020":
@@ -53,6 +63,19 @@ def refusal(transform: str, entropy_model: str, hyper_transform: str) -> str | N
             )
     elif hyper_transform == "cheng2020":
         return f"transform={transform}: hyper_transform=cheng2020 needs transform=cheng2020"
+    if gating == "none":
+        return None
+    if transform not in ("conv", "elic"):
+        why = "its linear layers" if transform == "swint" else "its layers"
+        return (
+            f"gating={gating}: g_a/g_s of transform={transform} cannot be gated ({why}); choose "
+            "transform=conv or elic; or leave it out with gating.parts=[h_a]"
+        )
+    if hyper_transform != "conv":
+        return (
+            f"gating={gating}: h_a of hyper_transform={hyper_transform} cannot be gated (its linear layers); "
+            "choose hyper_transform=conv; or leave it out with gating.parts=[g_a,g_s]"
+        )
     return None
 
 
@@ -70,8 +93,21 @@ def combinations(depth: Mapping[str, Any]) -> dict[tuple[str, ...], dict[str, An
 
 
 def legal_combinations(depth: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Those that nothing may refuse, each by a name; unparsed, because a refusal here would fail no test."""
-    return {"-".join(n): config for n, config in combinations(depth).items() if refusal(*n[:3]) is None}
+    """Those that nothing may refuse, each by a name; unparsed, because a refusal here would fail no test.
+
+    Gating and rate control not with everything, but as PAIRED_WITH says: tests of all take minutes.
+    """
+    legal = {n: config for n, config in combinations(depth).items() if refusal(*n) is None}
+    return {
+        "-".join(n): config
+        for n, config in legal.items()
+        if _is_tested(dict(zip(COMPONENT_GROUPS, n, strict=True)))
+    }
+
+
+def _is_tested(names: Mapping[str, str]) -> bool:
+    added = [group for group in PAIRED_WITH if names[group] != "none"]
+    return not added or any(PAIRED_WITH[group].items() <= names.items() for group in added)
 
 
 def both_counts(spec: ModelSpec, height_px: int, width_px: int) -> dict[str, tuple[int, int]]:
@@ -87,11 +123,25 @@ def both_counts(spec: ModelSpec, height_px: int, width_px: int) -> dict[str, tup
         networks = {name: (codec.parts()[name], example) for name, example in examples.items()}
         if "context" in codec.parts():
             networks["context"] = (_Walk(codec.entropy_model), codec.entropy_model.side(z))
+        if codec.rate_control is not None:
+            networks["rate_control"] = (_Modulated(codec.rate_control), y)
         found = {}
         for name, (network, example) in networks.items():
             counted = count(functools.partial(network, example), {}, rest=name)
             found[name] = (counted.flop[name] // 2, fvcore_macs(network, example))
     return found
+
+
+class _Modulated(nn.Module):
+    """Rate control of one image, as a module of the latent alone."""
+
+    def __init__(self, rate_control: nn.Module) -> None:
+        super().__init__()
+        self.rate_control = rate_control
+
+    def forward(self, y: Tensor) -> Tensor:
+        modulated: Tensor = self.rate_control(y, [0])
+        return modulated
 
 
 class _Walk(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from pathlib import Path
 
@@ -11,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdc import bitstream
-from rdc.bitstream import MAX_OVERHEAD_BYTES, Stream, decode_image, encode_image, from_bytes, to_bytes
+from rdc.bitstream import (
+    MAX_OVERHEAD_BYTES,
+    MAX_RATE_CODE,
+    Stream,
+    decode_image,
+    encode_image,
+    from_bytes,
+    to_bytes,
+)
 from rdc.checkpoint import model_hash
 from rdc.errors import UserError
 from rdc.models.codec import Codec, build
@@ -25,8 +34,10 @@ STREAMS = st.builds(
     width_px=st.integers(1, 2**13),
     strings=st.lists(st.binary(max_size=200), min_size=1, max_size=5).map(tuple),
     symbols_crc32=st.integers(0, 2**32 - 1),
+    rate_code=st.none() | st.integers(0, MAX_RATE_CODE),
 )
 SMALL = Stream(model_hash=b"8 bytes.", height_px=300, width_px=7, strings=(b"yyy", b"zz"), symbols_crc32=5)
+CODED_AT = dataclasses.replace(SMALL, rate_code=0xABCD)
 
 
 def sealed(body: bytes) -> bytes:
@@ -67,10 +78,10 @@ def test_any_shorter_file_is_refused(stream: Stream, data: st.DataObject) -> Non
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.binary(max_size=60))
-def test_a_forged_header_never_raises_anything_else(tail: bytes) -> None:
+@given(st.sampled_from([b"\x01", b"\x02"]), st.binary(max_size=60))
+def test_a_forged_header_never_raises_anything_else(version: bytes, tail: bytes) -> None:
     try:
-        from_bytes(sealed(b"RDC\x01" + tail))
+        from_bytes(sealed(b"RDC" + version + tail))
     except UserError:
         return
 
@@ -80,7 +91,9 @@ def test_overhead_is_bounded() -> None:
         model_hash=bytes(8), height_px=2**16, width_px=2**11, strings=(bytes(2**22), b""), symbols_crc32=1
     )
     # 3 magic + 1 version + 8 hash + 3 + 2 sides + 1 count + 4 length + 4 + 4 checksums = 30.
-    assert len(to_bytes(largest)) - largest.payload_bytes == 30 <= MAX_OVERHEAD_BYTES
+    assert len(to_bytes(largest)) - largest.payload_bytes == 30
+    coded_at = dataclasses.replace(largest, rate_code=0)
+    assert len(to_bytes(coded_at)) - coded_at.payload_bytes == 30 + 2 <= MAX_OVERHEAD_BYTES
     # A Kodak image: 2-byte sides and a 3-byte length make 28.
     kodak = Stream(
         model_hash=bytes(8), height_px=512, width_px=768, strings=(bytes(2**15), b""), symbols_crc32=1
@@ -92,6 +105,7 @@ def test_layout_is_frozen() -> None:
     # Written out by hand: 300 = 0x2c | 0x80, 0x02; then 7; two streams, the first of 3 bytes.
     body = b"RDC\x01" + b"8 bytes." + b"\xac\x02\x07\x02\x03" + b"\x05\0\0\0" + b"yyyzz"
     assert to_bytes(SMALL) == sealed(body)
+    assert to_bytes(CODED_AT) == sealed(b"RDC\x02" + body[4:12] + b"\xcd\xab" + body[12:])
 
 
 @pytest.mark.parametrize(
@@ -100,7 +114,7 @@ def test_layout_is_frozen() -> None:
         (b"", r"photo: is not an RDC file"),
         (b"\x89PNG\r\n", r"photo: is not an RDC file; it does not start with RDC"),
         (b"RDC\x01abc", r"photo: is cut short; 7 bytes"),
-        (sealed(b"RDC\x02" + to_bytes(SMALL)[4:-4]), r"format version 2, this program reads up to 1"),
+        (sealed(b"RDC\x03" + to_bytes(SMALL)[4:-4]), r"format version 3, this program reads up to 2"),
         (sealed(b"RDC\x00" + to_bytes(SMALL)[4:-4]), r"damaged or cut short"),
         (to_bytes(SMALL)[:-1], r"damaged or cut short"),
         (sealed(b"RDC\x01" + bytes(8) + b"\0\x07\x01" + bytes(4)), r"side of 0 px cannot be coded"),
@@ -178,7 +192,7 @@ def test_a_stream_that_claims_a_huge_image_is_refused_by_name_before_anything_is
 ) -> None:
     """A whole file with right checksums; the model is never asked for anything."""
     numbers = b"".join(map(bitstream._varint, (height_px, width_px, 1)))
-    body = b"RDC" + bytes([bitstream.VERSION]) + bytes(8) + numbers + bytes(4) + b"payload"
+    body = b"RDC\x01" + bytes(8) + numbers + bytes(4) + b"payload"
     data = body + zlib.crc32(body).to_bytes(4, "little")
     with pytest.raises(UserError, match=r"^big\.rdc: .*(px can|px is more than one file may hold)"):
         bitstream.decode_image(None, data, bytes(8), name="big.rdc")

@@ -80,8 +80,9 @@ def test_a_step_moves_weights_by_the_loss_and_quantiles_by_the_auxiliary_loss_al
 
 def test_statistics_are_those_of_the_batch(make_trial: Any) -> None:
     learner = learner_of(make_trial, rate_ramp_steps=10)
-    loss, bpp, mse, aux_loss = learner.update(batch(), 0).tolist()
-    assert loss == pytest.approx(0.1 * bpp + 0.013 * 255**2 * mse, rel=1e-5)
+    loss, bpp, mse, distortion, aux_loss = learner.update(batch(), 0).tolist()
+    assert distortion == pytest.approx(0.013 * 255**2 * mse, rel=1e-5)
+    assert loss == pytest.approx(0.1 * bpp + distortion, rel=1e-5)
     assert bpp > 0
     assert aux_loss > 0
 

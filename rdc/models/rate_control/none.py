@@ -10,3 +10,10 @@ class Params:
 
     def check(self, model: Any) -> None:
         """Fits every model."""
+
+    def check_lmbda(self, lmbda: float) -> None:
+        """Any will do: it is what the model is trained for."""
+
+
+def build(params: Params, latent_channels: int) -> None:
+    """No network."""
