@@ -78,6 +78,28 @@ def _atomic_write(path: Path, data: bytes | memoryview) -> None:
     _sync_folder(path.parent)
 
 
+def atomic_link(source: str | Path, path: str | Path) -> None:
+    """`path` becomes another name of the file `source`, or a copy where the file system has no such links.
+
+    Whatever was at `path` is replaced. Files that are only ever replaced as a whole may be shared so.
+    """
+    source, path = Path(source), Path(path)
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.samefile(source):
+            return
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(descriptor)
+        os.unlink(temporary)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            _atomic_write(path, source.read_bytes())
+            return
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+
+
 def atomic_write_text(path: str | Path, text: str) -> None:
     atomic_write_bytes(path, text.encode())
 

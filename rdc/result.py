@@ -123,7 +123,8 @@ def read_rung(folder: Path, *, spec_id: str) -> dict[str, Any] | None:
 def architecture_label(model: ModelSpec) -> str:
     """A short readable name, such as 'conv 64-64-96/128 +0-1-0 charm lrp=add'; only arch_id is unique.
 
-    Of the components' parameters it names the choices among words that are not the default.
+    Of the components' parameters it names the choices among words that are not the default, and of gates the
+    numbers too.
     """
     depth = model.depth
     parts = [model.transform.name, f"{'-'.join(map(str, depth.channels))}/{depth.latent_channels}"]
@@ -137,16 +138,26 @@ def architecture_label(model: ModelSpec) -> str:
 
 def _unusual_choices(model: ModelSpec) -> Iterator[str]:
     for params in (model.transform, model.entropy_model, model.hyper_transform):
-        for field in dataclasses.fields(params):
-            value = getattr(params, field.name)
-            if field.name != "name" and isinstance(value, str) and value != field.default:
-                yield f"{field.name}={value}"
+        yield from _changed(params, str)
+    if model.gating.name != "none":
+        yield model.gating.name
+        yield from _changed(model.gating, (str, float))  # its numbers are what a study of gates varies
+    if model.rate_control.name != "none":
+        yield model.rate_control.name
+        yield from _changed(model.rate_control, str)
+
+
+def _changed(params: Any, kinds: type | tuple[type, ...]) -> Iterator[str]:
+    for field in dataclasses.fields(params):
+        value = getattr(params, field.name)
+        if field.name != "name" and isinstance(value, kinds) and value != field.default:
+            yield f"{field.name}={value}"
 
 
 def trial_label(spec: TrialSpec) -> str:
-    """What a trial is called: its architecture, or whose weights it measures."""
-    if spec.weights is not None:
-        return f"{spec.weights.source} {spec.weights.name}-{spec.weights.quality}"
+    """What a trial is called: its architecture, or whose weights it measures where they came from outside."""
+    if spec.external is not None:
+        return f"{spec.external.source} {spec.external.name}-{spec.external.quality}"
     return architecture_label(spec.model)
 
 

@@ -120,11 +120,16 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class WarmStart:
-    """Weights that a trial starts from; their origin is part of what the result means."""
+    """Weights that a trial starts from; their origin is part of what the result means.
+
+    curve_id: the curve of the trial that has them. Trials that each start from the point of their own lmbda
+    on one curve are then one curve too; None where all start from the same weights.
+    """
 
     spec_id: str
     checkpoint_sha256: str
     lmbda: float
+    curve_id: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,11 +146,24 @@ class ExternalWeights:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedWeights:
+    """Weights of another trial, measured as they are at another lmbda: such a trial trains nothing.
+
+    Model, recipe, seed, images and warm start of its spec are those with which they were trained, so that it
+    is a further point on the curve of the trial that trained them.
+    """
+
+    spec_id: str
+    checkpoint_sha256: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class TrialSpec:
     """Everything that decides a trial's numbers. Paths, worker counts and devices are in RunSettings.
 
     train_data, eval_data: content hashes of the image sets (rdc.data.ImageSet.content_hash).
-    weights: measured as they are; the recipe, the seed and the training images then change nothing.
+    weights: measured as they are. With ExternalWeights the recipe, the seed and the training images change
+    nothing; with TrainedWeights they say how the weights came about.
     """
 
     model: ModelSpec
@@ -156,14 +174,19 @@ class TrialSpec:
     train_data: str
     eval_data: str
     warm_start: WarmStart | None = None
-    weights: ExternalWeights | None = None
+    weights: ExternalWeights | TrainedWeights | None = None
 
     def __post_init__(self) -> None:
-        if self.weights is not None and self.warm_start is not None:
+        if self.external is not None and self.warm_start is not None:
             raise UserError("weights and warm_start: a trial measures the one or trains from the other")
         require_number("lmbda", self.lmbda, above=0)
         self.model.rate_control.check_lmbda(self.lmbda)
         require_seed(self.seed)
+
+    @property
+    def external(self) -> ExternalWeights | None:
+        """The weights, where they were trained elsewhere."""
+        return self.weights if isinstance(self.weights, ExternalWeights) else None
 
     @property
     def arch_id(self) -> str:
@@ -172,10 +195,10 @@ class TrialSpec:
     @property
     def curve_id(self) -> str:
         """Trials that differ only in lmbda and seed share it: the points of one RD curve."""
-        if self.weights is not None:
-            origin = [self.weights.source, self.weights.name]
+        if self.external is not None:
+            origin = [self.external.source, self.external.name]
             return _short_hash(["curve", self.arch_id, "external", origin, self.precision])
-        warm = self.warm_start.spec_id if self.warm_start else None
+        warm = self.warm_start and (self.warm_start.curve_id or self.warm_start.spec_id)
         return _short_hash(
             ["curve", self.arch_id, canonical(self.recipe), self.precision, self.train_data, warm]
         )
@@ -186,15 +209,15 @@ class TrialSpec:
 
         Weights trained elsewhere, by unknown budgets, form a group of their own.
         """
-        if self.weights is not None:
-            return _short_hash(["budget", SEMANTICS_VERSION, "external", self.weights.source])
+        if self.external is not None:
+            return _short_hash(["budget", SEMANTICS_VERSION, "external", self.external.source])
         warm = self.warm_start is not None
         content = [SEMANTICS_VERSION, canonical(self.recipe), self.precision, self.train_data, warm]
         return _short_hash(["budget", *content])
 
     @property
     def spec_id(self) -> str:
-        given = self.warm_start or self.weights
+        given = self.weights or self.warm_start
         start = canonical(given) if given else None
         return _short_hash(["spec", self.curve_id, self.lmbda, self.seed, self.eval_data, start])
 
@@ -214,6 +237,7 @@ class RunSettings:
     warm_start_checkpoint: file of the weights that the trial starts from, or that it measures untrained.
     stop_at_step: pause after this many steps, with a checkpoint from which training goes on without a trace.
     processes: how many share each batch of the training, one GPU each where there are GPUs.
+    stage: of the sweep, where that has stages.
     """
 
     folder: str
@@ -232,6 +256,7 @@ class RunSettings:
     validation_manifest: str | None = None
     stop_at_step: int | None = None
     processes: int = 1
+    stage: str = ""
 
     def __post_init__(self) -> None:
         require_number("cluster.cpus_per_trial", self.threads, least=1)
@@ -309,7 +334,9 @@ def parse_trial(config: Mapping[str, Any]) -> TrialSpec:
     warm_start = parse(WarmStart, warm, where="warm_start") if warm else None
     weights = fields.pop("weights", None)
     if weights is not None:
-        fields["weights"] = parse(ExternalWeights, weights, where="weights")
+        trained = isinstance(weights, Mapping) and "spec_id" in weights
+        kind = TrainedWeights if trained else ExternalWeights
+        fields["weights"] = parse(kind, weights, where="weights")
     unknown = set(fields) - {f.name for f in dataclasses.fields(TrialSpec)}
     if unknown:
         raise UserError(f"trial spec has unknown keys: {', '.join(sorted(unknown))}")
@@ -326,7 +353,7 @@ def parse(cls: type[T], config: Any, *, where: str) -> T:
 
 def prepare() -> None:
     """Import every component and build all validators, for a process that will fork many that need them."""
-    classes: list[type[Any]] = [Depth, Recipe, WarmStart, ExternalWeights, RunSettings]
+    classes: list[type[Any]] = [Depth, Recipe, WarmStart, ExternalWeights, TrainedWeights, RunSettings]
     classes += [
         component(group, name).Params for group in COMPONENT_GROUPS for name in component_names(group)
     ]

@@ -25,6 +25,7 @@ from rdc.errors import UserError
 from rdc.evaluate import Evaluation, evaluate
 from rdc.files import (
     StorageError,
+    atomic_link,
     atomic_write_json,
     read_json,
     remove_leftovers,
@@ -55,7 +56,7 @@ from rdc.result import (
 )
 from rdc.resume import NO_METRICS, MetricsLog, NoMetrics, ResumePoint, drop_resume, open_resume
 from rdc.shown import SHOWN_FOLDER
-from rdc.spec import RunSettings, TrialSpec, parse, parse_trial, to_plain
+from rdc.spec import RunSettings, TrainedWeights, TrialSpec, parse, parse_trial, to_plain
 from rdc.start import starting_codec
 from rdc.train import TrainLog, train
 from rdc.validation import Validation, rd_loss_slope, validate, write_validation
@@ -63,6 +64,7 @@ from rdc.validation import Validation, rd_loss_slope, validate, write_validation
 _log = logging.getLogger(__name__)
 
 SPEC_FILE, LOG_FILE, GRID_FILE = "spec.json", "log.txt", "reconstructions.png"
+_OF_UNKNOWN_TRAINING = {"budget": "external", "steps": None}
 
 
 def run_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +96,8 @@ def run_trial(spec: TrialSpec, run: RunSettings) -> dict[str, Any]:
         with _logging_to(folder / LOG_FILE):
             result = _attempt(spec, run, preemption)
         if result["status"] not in ("paused", "preempted"):
-            result = write_result(folder, {**identity(spec), **result, "attempt": attempt})
+            content = {**identity(spec), "stage": run.stage or None, **result, "attempt": attempt}
+            result = write_result(folder, content)
         if result["status"] not in ("paused", "preempted", "failed"):
             drop_resume(folder)  # not before the result is on the disk: until then it is all there is
     return result
@@ -179,7 +182,7 @@ class _Trial:
             },
             "complexity": measure(codec.spec).to_dict(),
             "data": {
-                "train": None if self.spec.weights is not None else train_set.to_result(),
+                "train": None if self.spec.external is not None else train_set.to_result(),
                 "validation": validation_set.to_result(),
                 "eval": eval_set.to_result(),
             },
@@ -196,7 +199,7 @@ class _Trial:
         with self.preemption.at_once():
             codec = starting_codec(self.spec, self.run_settings, self.device)
             if self.spec.weights is not None:
-                return codec, self._trained_elsewhere(codec, validation_images)
+                return codec, self._untrained(codec, validation_images)
         processes = self.run_settings.processes
         if processes > 1:
             log, peaks_mb = self._train_in_processes(codec, processes)
@@ -299,6 +302,10 @@ class _Trial:
     def _save(self, codec: Codec, training: Mapping[str, Any]) -> dict[str, Any]:
         """Write model.safetensors; returns what the result says of it, by which it is known again."""
         spec = self.spec
+        path = self.folder / MODEL_FILE
+        if isinstance(spec.weights, TrainedWeights):  # one file serves every lmbda
+            atomic_link(str(self.run_settings.warm_start_checkpoint), path)
+            return {"sha256": spec.weights.checkpoint_sha256, "bytes": path.stat().st_size}
         extra = {
             "spec_id": spec.spec_id,
             "lmbda": spec.lmbda,
@@ -308,7 +315,6 @@ class _Trial:
             "train_data": spec.train_data if spec.weights is None else None,
             **({"weights": to_plain(spec.weights)} if spec.weights is not None else {}),
         }
-        path = self.folder / MODEL_FILE
         sha256 = save_model(path, codec, extra=extra)
         return {"sha256": sha256, "bytes": path.stat().st_size}
 
@@ -356,13 +362,12 @@ class _Trial:
             "device_memory_mb": device_memory_mb(self.device),
         }
 
-    def _trained_elsewhere(self, codec: Codec, validation_images: PixelCache) -> dict[str, Any]:
-        """What is known of weights that came from outside: nothing but what they do."""
+    def _untrained(self, codec: Codec, validation_images: PixelCache) -> dict[str, Any]:
+        """What is known of the training of given weights, and what they do on the validation images."""
         started_at = time.time()
         validation = validate(codec, validation_images, self.spec.lmbda)
         return {
-            "budget": "external",
-            "steps": None,
+            **(_OF_UNKNOWN_TRAINING if self.spec.external is not None else self._of_their_training()),
             "weights": to_plain(self.spec.weights),
             "started_at": round(started_at, 3),
             "ended_at": round(time.time(), 3),
@@ -371,6 +376,17 @@ class _Trial:
             "precision": self.spec.precision,
             "val_rd_loss": validation.rd_loss,
             "val_images": validation.images,
+        }
+
+    def _of_their_training(self) -> dict[str, Any]:
+        """Of weights that another trial has trained. What that took, its own result says, and only once."""
+        recipe, run = self.spec.recipe, self.run_settings
+        return {
+            "budget": run.budget_name,
+            "steps": recipe.steps,
+            "batch_size": recipe.batch_size,
+            "crop_px": recipe.crop_px,
+            **shares_of_paper(recipe),
         }
 
 

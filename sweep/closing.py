@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,14 @@ from sweep.tracking.address import redact_value
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Ending:
     """stopped_early: spec_id -> step, of trials that a search did not promote. reason: why the sweep ends
-    before it is done, None if it is done. again: the command that continues."""
+    before it is done, None if it is done. again: the command that continues. not_run: a line per trial that
+    others' failures kept from running. to_come: how many trials still waited for others' results."""
 
     stopped_early: Mapping[str, int]
     reason: str | None
     again: str
+    not_run: Sequence[str] = ()
+    to_come: int = 0
 
 
 def closing_text(
@@ -39,6 +42,7 @@ def closing_text(
             "",
             report,
             *_troubles(plan, results),
+            *(f"not run: {line}" for line in ending.not_run),
             *_stopped(plan, ending),
             _counts(results, took_s),
             *_unfinished(plan, results, ending),
@@ -113,6 +117,8 @@ def _unfinished(plan: SweepPlan, results: Mapping[str, Mapping[str, Any]], endin
         ]
     missing = sum(trial.spec_id not in results for trial in plan.trials)
     left = f"; {missing} trials are not finished and continue from their checkpoints" if missing else ""
+    if ending.to_come:
+        left += f"; {ending.to_come} more wait for results of others"
     return [f"ended early: {ending.reason}{left}", "continue with the same command:", f"  {ending.again}"]
 
 

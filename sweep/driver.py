@@ -50,6 +50,7 @@ from sweep.record import (
 )
 from sweep.search.source import Grid, Summary, TrialSource, summary
 from sweep.settings import Settings, read_settings
+from sweep.stages import Staged, compose_stages, open_stages
 from sweep.storage import CHECK_FILE
 from sweep.terminal import Interrupts, terminal
 from sweep.tracking.address import redact, redact_command
@@ -80,7 +81,9 @@ def run_sweep(
     loading = f"sweep {settings.name} in {relative(settings.folder)}; loading models"
     if settings.dry_run:
         print(loading, flush=True)
-        show_dry_run(config, overrides, settings, _candidates(config, overrides, settings))
+        staged = compose_stages(overrides, settings)
+        candidates = _candidates(config, overrides, settings, staged)
+        show_dry_run(config, overrides, settings, candidates, staged)
         return 0
     interrupts = Interrupts()
     # First of all: whatever takes its time from here on can be watched and stopped from another terminal.
@@ -88,13 +91,15 @@ def run_sweep(
         drain = Drain(settings.folder, settings.cluster.walltime_s)
         _remove_leftovers(settings.folder)
         print(loading, flush=True)
-        candidates = _candidates(config, overrides, settings)
+        staged = compose_stages(overrides, settings)
+        candidates = _candidates(config, overrides, settings, staged)
         require_possible(candidates)
         return _Driver(
             config,
             overrides,
             settings,
             candidates,
+            staged,
             command,
             entries or Entries(),
             interrupts=interrupts,
@@ -109,8 +114,12 @@ def _remove_leftovers(folder: Path) -> None:
         remove_leftovers(folder, name)
 
 
-def _candidates(config: Mapping[str, Any], overrides: Sequence[str], settings: Settings) -> list[Candidate]:
+def _candidates(
+    config: Mapping[str, Any], overrides: Sequence[str], settings: Settings, staged: Sequence[Staged]
+) -> list[Candidate]:
     """What a grid trains; a search chooses as it goes, from a space that is checked here."""
+    if staged:
+        return [candidate for stage in staged for candidate in stage.candidates]
     if settings.source is not None:
         return frontier_candidates(settings)
     if settings.search.is_grid:
@@ -130,6 +139,7 @@ class _Driver:
         overrides: Sequence[str],
         settings: Settings,
         candidates: Sequence[Candidate],
+        staged: Sequence[Staged],
         command: Sequence[str],
         entries: Entries,
         *,
@@ -141,6 +151,7 @@ class _Driver:
         self._overrides = overrides
         self._settings = settings
         self._candidates = candidates
+        self._staged = staged
         self._command = command or ["python", "-m", "sweep"]
         self._entries = entries
         self._interrupts, self._drain, self._lease = interrupts, drain, lease
@@ -172,10 +183,16 @@ class _Driver:
                 report = self._write_report(plan, "finished" if finished else "stopped")
         except KeyboardInterrupt:
             return 130
-        ending = Ending(stopped_early=source.stopped(), reason=reason, again=self._again)
+        ending = Ending(
+            stopped_early=source.stopped(),
+            not_run=source.not_run(),
+            to_come=source.to_come,
+            reason=reason,
+            again=self._again,
+        )
         print(redact(closing_text(plan, self._results, report, ending, took_s=time.monotonic() - started)))
         bad = ("failed", "decode_mismatch")
-        return int(any(result["status"] in bad for result in self._results.values()))
+        return int(bool(ending.not_run) or any(r["status"] in bad for r in self._results.values()))
 
     def _run(self) -> tuple[_Planned | None, bool]:
         """What was planned, if it came to that, and whether all of it was done."""
@@ -215,13 +232,14 @@ class _Driver:
         from rdc.machine import environment, resolve_device
         from sweep.tracking import open_tracker
 
-        plan = make_plan(self._config, self._settings, self._candidates, data, precision)
+        candidates = [] if self._staged else self._candidates
+        plan = make_plan(self._config, self._settings, candidates, data, precision)
+        plan, source = self._open_source(plan, timed_on)
         for note in plan.notes:
             self._say(note)
-        plan, source = self._open_source(plan, timed_on)
         self._sweep = write_sweep(plan, self._command, environment(resolve_device("cpu")))
         self._tracker = open_tracker(self._config["tracking"], plan.folder, self._sweep, self._say)
-        self._say(_what_is_missing(plan, self._results))
+        self._say(_what_is_missing(plan, self._results, source))
         return plan, source
 
     def _open_source(self, plan: SweepPlan, timed_on: str | None) -> _Planned:
@@ -238,6 +256,9 @@ class _Driver:
                 say=self._say,
             )
             return plan.with_trials(search.trials()), search
+        if self._staged:
+            stages = open_stages(plan, self._staged, self._prices, read=self._finished, say=self._say)
+            return plan.with_trials(stages.trials()), stages
         missing = [trial for trial in plan.trials if self._finished(trial) is None]
         missing.sort(key=self._work, reverse=True)  # the longest first
         return plan, Grid(missing)
@@ -260,6 +281,8 @@ class _Driver:
 
     def _work(self, trial: PlannedTrial) -> float:
         """What its training takes, in 10^15 operations."""
+        if trial.spec.weights is not None:
+            return 0.0
         return self._prices.price(trial.spec.model, trial.spec.recipe).training_pflop
 
     def _start_executor(self) -> Executor:
@@ -292,7 +315,7 @@ class _Driver:
     def _train(self, loop: Loop, nodes: Nodes, plan: SweepPlan, source: TrialSource) -> SweepPlan:
         """Run what the source asks for until it is done or the sweep has to end; returns the grown plan."""
         work = {trial.spec_id: self._work(trial) for trial in plan.trials if self._finished(trial) is None}
-        tally = Tally(names=plan.names(), work=work, slots=1, total=self._expected(plan))
+        tally = Tally(names=plan.names(), work=work, slots=1, total=self._expected(plan, source))
         with self._shown(open_display(self._stream, tally)) as display:
             trials = Trials(
                 plan,
@@ -333,12 +356,12 @@ class _Driver:
         self._results[trial.spec_id] = summary(result)
         return self._results[trial.spec_id]
 
-    def _expected(self, plan: SweepPlan) -> int:
+    def _expected(self, plan: SweepPlan, source: TrialSource) -> int:
         """How many trials this command will run, as far as that is known."""
         settings = self._settings
         known = sum(trial.spec_id not in self._results for trial in plan.trials)
         if settings.search.is_grid:
-            return known
+            return known + source.to_come
         new = settings.search.trials - len({trial.arch_id for trial in plan.trials})
         return known + max(0, new) * len(settings.seeds)
 
@@ -449,15 +472,18 @@ def _kind(probes: Mapping[str, Mapping[str, Any]]) -> str:
     return min(str(probe["device_slug"]) for probe in probes.values())
 
 
-def _what_is_missing(plan: SweepPlan, results: Results) -> str:
+def _what_is_missing(plan: SweepPlan, results: Results, source: TrialSource) -> str:
     so_far = "" if plan.settings.search.is_grid else " so far"
-    text = f"{len(plan.trials)} trials{so_far}, budget {plan.settings.budget.name}, {plan.precision}"
+    count = len(plan.trials) + source.to_come
+    text = f"{count} trials{so_far}, budget {plan.settings.budget.name}, {plan.precision}"
     missing = [trial for trial in plan.trials if trial.spec_id not in results]
     if results:
         text += f"; {len(results)} have results already"
     again = sum(attempts(trial) > 0 for trial in missing)
     if again:
         text += f"; {again} failed before and are tried once more"
-    if missing or not plan.settings.search.is_grid:
+    if source.to_come:
+        text += f"; {source.to_come} need results of others and are planned when those are there"
+    if missing or source.to_come or source.not_run() or not plan.settings.search.is_grid:
         return text
     return f"{text}; nothing is missing"

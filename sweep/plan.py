@@ -15,7 +15,7 @@ from rdc.errors import UserError
 from rdc.result import trial_label
 from rdc.spec import ExternalWeights, ModelSpec, RunSettings, TrialSpec, WarmStart, to_plain
 from rdc.zoo import external_weights
-from sweep.settings import Settings
+from sweep.settings import BudgetSettings, Settings
 
 Precision = Literal["fp32", "bf16"]
 Say = Callable[[str], None]
@@ -58,7 +58,8 @@ class DataSets:
 class PlannedTrial:
     """One trial and where its files go. Its ids are hashed once: a plan of thousands asks for them often.
 
-    stop_at_step: pause there, to be promoted or not; None trains to the end.
+    stop_at_step: pause there, to be promoted or not; None trains to the end. stage, budget: of a sweep with
+    stages; budget is None for the sweep's own. note: what the user should know about it.
     """
 
     spec: TrialSpec
@@ -66,6 +67,9 @@ class PlannedTrial:
     point: tuple[str, ...]
     checkpoint: str | None
     stop_at_step: int | None = None
+    stage: str | None = None
+    budget: BudgetSettings | None = None
+    note: str = ""
 
     @functools.cached_property
     def spec_id(self) -> str:
@@ -89,6 +93,8 @@ class PlannedTrial:
             "family": self.spec.model.family,
             "overrides": list(self.point),
             "spec": self.spec.to_dict(),
+            **({} if self.stage is None else {"stage": self.stage}),
+            **({"note": self.note} if self.note else {}),
         }
 
 
@@ -108,7 +114,7 @@ class SweepPlan:
         return self.settings.folder
 
     def with_trials(self, more: Sequence[PlannedTrial]) -> SweepPlan:
-        """The plan of a search that has asked for more trials."""
+        """The plan of a search or of stages, when more trials are known."""
         known = {trial.spec_id for trial in self.trials}
         new = [trial for trial in more if trial.spec_id not in known]
         return dataclasses.replace(self, trials=(*self.trials, *new))
@@ -120,10 +126,10 @@ class SweepPlan:
             architectures[trial.label].add(trial.arch_id)
         names = {}
         for trial in self.trials:
-            parts = [trial.label]
+            parts = [trial.label] if trial.stage is None else [f"{trial.stage}: {trial.label}"]
             if len(architectures[trial.label]) > 1:
                 parts.append(f"#{trial.arch_id[:4]}")
-            if len(self.settings.lmbdas) > 1:
+            if len(self.settings.every_lmbda) > 1:
                 parts.append(f"lmbda {trial.spec.lmbda:g}")
             if len(self.settings.seeds) > 1:
                 parts.append(f"seed {trial.spec.seed}")
@@ -132,7 +138,7 @@ class SweepPlan:
 
     def run_settings(self, trial: PlannedTrial, *, device: str) -> RunSettings:
         """How the trial runs on this cluster."""
-        budget = self.settings.budget
+        budget = trial.budget or self.settings.budget
         manifests = {field: str(self.folder / name) for field, name in DATA_FILES.items()}
         return RunSettings(
             folder=str(trial.folder),
@@ -150,6 +156,7 @@ class SweepPlan:
             ms_ssim=budget.ms_ssim,
             cache_gb=float(self.settings.data.get("cache_gb", 4.0)),
             warm_start_checkpoint=trial.checkpoint,
+            stage=trial.stage or "",
             **({} if trial.stop_at_step is None else {"stop_at_step": trial.stop_at_step}),
         )
 
@@ -270,8 +277,13 @@ def _trial(
         warm_start=candidate.warm_start,
         weights=candidate.weights,
     )
-    folder = settings.folder / "trials" / spec.spec_id
+    folder = place_of(settings, spec)
     return PlannedTrial(spec=spec, folder=folder, point=candidate.point, checkpoint=candidate.checkpoint)
+
+
+def place_of(settings: Settings, spec: TrialSpec) -> Path:
+    """The trial's own folder."""
+    return settings.folder / "trials" / spec.spec_id
 
 
 class _Reporter:

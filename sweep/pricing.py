@@ -80,7 +80,12 @@ def price_of(complexity: dict[str, Any], recipe: Recipe) -> Price:
 
 
 def fit_line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
-    """(intercept, slope), neither negative, of the least-squares line; proportional where that needs it."""
+    """(intercept, slope), neither negative, of the least-squares line; proportional where that needs it.
+
+    Where every x is 0, as of trials that train nothing, y is constant.
+    """
+    if not any(x):
+        return float(np.mean(y)), 0.0
     if len(set(x)) > 1:
         slope, intercept = np.polyfit(x, y, 1)
         if slope >= 0 and intercept >= 0:

@@ -12,7 +12,7 @@ from typing import Any
 from rdc.errors import UserError
 from rdc.files import append_jsonl, atomic_write_text, read_json
 from rdc.result import RESULT_FILE, identity, read_any, read_finished, write_result
-from rdc.spec import TrialSpec, to_plain
+from rdc.spec import to_plain
 from sweep.jobs import JobError
 from sweep.plan import PlannedTrial, SweepPlan
 from sweep.tracking.address import redact_command, redact_tree
@@ -41,7 +41,7 @@ def result_after(trial: PlannedTrial, attempts_before: int, error: JobError | No
     if written is not None and written.get("attempt", 0) > attempts_before:
         return written
     reason = error or JobError(kind="NoResult", message=f"the job ended without writing {RESULT_FILE}")
-    return write_result(trial.folder, _failed(trial.spec, reason, attempt=attempts_before + 1))
+    return write_result(trial.folder, _failed(trial, reason, attempt=attempts_before + 1))
 
 
 def read_sweep(folder: Path) -> dict[str, Any] | None:
@@ -69,7 +69,7 @@ def write_sweep(plan: SweepPlan, command: Sequence[str], versions: Mapping[str, 
         "command": redact_command(command),
         "config": redact_tree(to_plain(plan.config)),  # sweep folders are shared
         "precision": plan.precision,
-        "lmbdas": list(plan.settings.lmbdas),
+        "lmbdas": list(plan.settings.every_lmbda),
         "planned": [trial.spec_id for trial in plan.trials],
         "trials": list(trials.values()),
         "versions": {
@@ -87,7 +87,7 @@ def write_sweep(plan: SweepPlan, command: Sequence[str], versions: Mapping[str, 
 
 
 def add_planned(sweep: dict[str, Any], plan: SweepPlan, more: Sequence[PlannedTrial]) -> None:
-    """Put trials that a search has asked for into sweep.json before they run.
+    """Put trials that a search or a stage has asked for into sweep.json before they run.
 
     sweep: the content of sweep.json as write_sweep returned it; it grows in place, so that who holds it (the
     tracker does) knows the new trials too.
@@ -110,9 +110,10 @@ def _save(folder: Path, sweep: Mapping[str, Any]) -> None:
     atomic_write_text(folder / SWEEP_FILE, json.dumps(sweep, allow_nan=False) + "\n")
 
 
-def _failed(spec: TrialSpec, error: JobError, *, attempt: int) -> dict[str, Any]:
+def _failed(trial: PlannedTrial, error: JobError, *, attempt: int) -> dict[str, Any]:
     return {
-        **identity(spec),
+        **identity(trial.spec),
+        "stage": trial.stage,
         "status": "failed",
         "error": {"class": error.kind, "message": error.message, "log": "log.txt"},
         "attempt": attempt,

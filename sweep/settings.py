@@ -15,6 +15,7 @@ from rdc.spec import Recipe, check_run_numbers, parse, require_number, require_s
 from sweep.drain import parse_walltime
 from sweep.search.objectives import Objectives, check_objectives
 from sweep.search.space import Range, Space, read_branches
+from sweep.stage import Stage, read_stages
 from sweep.tracking.address import DATABASE_SCHEMES, redact_value, scheme
 
 # What others check: rdc.configured, rdc.data and sweep.tracking.
@@ -203,7 +204,10 @@ class BudgetSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """One sweep. source, top: which finished sweep's frontier to train further (config keys from, top)."""
+    """One sweep. source, top: which finished sweep's frontier to train further (config keys from, top).
+
+    stages: each after those that it waits for; without any, every trial is on its own.
+    """
 
     name: str
     folder: Path
@@ -220,6 +224,14 @@ class Settings:
     cluster: ClusterSettings
     pricing: PricingSettings
     data: Mapping[str, Any]
+    stages: tuple[Stage, ...] = ()
+
+    @property
+    def every_lmbda(self) -> tuple[float, ...]:
+        """Of all stages."""
+        if not self.stages:
+            return self.lmbdas
+        return tuple(dict.fromkeys(lmbda for stage in self.stages for lmbda in stage.lmbdas))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -239,6 +251,7 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
     """The composed configuration, checked; UserError names the key, the value and what was expected."""
     fields = {key: value for key, value in config.items() if key not in _ELSEWHERE}
     groups = {key: fields.pop(key, None) for key in ("budget", "space", "search", "cluster", "pricing")}
+    stages = fields.pop("stages", None)
     source = fields.pop("from", None)
     if source is not None and not isinstance(source, str):
         raise UserError(f"from={source!r}: must be the name of a finished sweep, or its folder")
@@ -265,23 +278,30 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
         _check_search(search, space, top, source)
     if source is not None and space.point_overrides != [[]]:
         raise UserError(f"from={source}: its architectures are trained, so space={space.name} has to be none")
+    lmbdas = _several("lmbdas", top.lmbdas, top.lmbda)
+    staged = read_stages(stages, lmbdas)
+    if staged and source is not None:
+        raise UserError(f"from={source}: stages start from trials of their own sweep; leave one of them out")
+    if staged and not search.is_grid:
+        raise UserError(f"search={search.name}: chooses single trials, no stages; use search=grid")
     runs_dir = Path(top.runs_dir).expanduser().resolve()
     return Settings(
         name=top.name,
         folder=runs_dir / top.name,
         runs_dir=runs_dir,
-        lmbdas=_several("lmbdas", top.lmbdas, top.lmbda),
+        lmbdas=lmbdas,
         seeds=_several("seeds", top.seeds, top.seed),
         dry_run=top.dry_run,
         time=top.time,
         source=source,
         top=top.top,
-        budget=_parse_budget(groups["budget"]),
+        budget=read_budget(groups["budget"]),
         space=space,
         search=search,
         cluster=parse(ClusterSettings, groups["cluster"], where="cluster"),
         pricing=parse(PricingSettings, groups["pricing"], where="pricing"),
         data=config.get("data") or {},
+        stages=staged,
     )
 
 
@@ -321,7 +341,8 @@ def _check_storage(storage: str | None) -> None:
         )
 
 
-def _parse_budget(config: Any) -> BudgetSettings:
+def read_budget(config: Any) -> BudgetSettings:
+    """The group `budget` of a composed configuration."""
     if not isinstance(config, Mapping):
         raise UserError(f"budget={config!r}: choose one with budget=NAME")
     fields = dict(config)

@@ -51,6 +51,7 @@ class Search:
     """
 
     eager = False
+    to_come = 0  # nothing that is chosen waits for others
 
     def __init__(
         self,
@@ -137,6 +138,10 @@ class Search:
             for trial in self._entries[arch_id].architecture.trials
             if trial.spec_id not in self._entries[arch_id].results
         }
+
+    def not_run(self) -> list[str]:
+        """A failed trial keeps no other from running."""
+        return []
 
     def close(self) -> None:
         """Tell the study of those that were stopped early, unless the search goes on in a later command."""

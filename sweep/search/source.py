@@ -10,7 +10,7 @@ from sweep.plan import PlannedTrial
 
 # What of a result.json a driver keeps in memory, of thousands of trials.
 Summary = dict[str, Any]
-_KEPT = ("dataset", "images", "bpp", "psnr_db", "rd_loss")
+_KEPT = ("dataset", "images", "bpp", "psnr_db", "rd_loss", "padded_px_ratio", "gating")
 
 
 class TrialSource(Protocol):
@@ -21,6 +21,10 @@ class TrialSource(Protocol):
     @property
     def done(self) -> bool:
         """Whether nothing is to run any more."""
+
+    @property
+    def to_come(self) -> int:
+        """How many trials are not planned yet, only because others have to end first."""
 
     def ask(self, free_slots: int) -> list[PlannedTrial]:
         """At most that many trials; none while the next one depends on what is running."""
@@ -41,6 +45,9 @@ class TrialSource(Protocol):
     def stopped(self) -> dict[str, int]:
         """spec_id -> step, of trials that were stopped early and keep their checkpoint."""
 
+    def not_run(self) -> list[str]:
+        """Trials that cannot run in this command, each with the reason, in a line."""
+
     def close(self) -> None:
         """Nothing is asked or told any more by this command."""
 
@@ -50,6 +57,7 @@ class Grid:
 
     eager = True
     wants_times = False
+    to_come = 0
 
     def __init__(self, trials: Sequence[PlannedTrial]) -> None:
         self._trials = tuple(trials)
@@ -77,6 +85,9 @@ class Grid:
     def stopped(self) -> dict[str, int]:
         return {}
 
+    def not_run(self) -> list[str]:
+        return []
+
     def close(self) -> None:
         pass
 
@@ -87,5 +98,6 @@ def summary(result: Mapping[str, Any]) -> Summary:
     return {
         "status": result["status"],
         "error": result.get("error"),
+        "model_sha256": (result.get("model") or {}).get("sha256"),
         "evaluation": {key: evaluation.get(key) for key in _KEPT},
     }
