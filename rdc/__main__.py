@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     compress = commands.add_parser("compress", help="code an image", description="Code an image into a file.")
     compress.add_argument("image", type=Path, metavar="IMG", help="any image file; coded as 8-bit RGB")
     compress.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+    _add_rates(compress)
     compress.set_defaults(run=_compress)
 
     decompress = commands.add_parser(
@@ -73,6 +74,22 @@ def _parser() -> argparse.ArgumentParser:
     describe.set_defaults(run=_describe)
     _add_time(commands)
     return parser
+
+
+def _add_rates(compress: argparse.ArgumentParser) -> None:
+    """How a model of variable rate is told which rate; without, it takes that of its trial."""
+    rates = compress.add_argument_group("rate, of a model trained with rate_control=modulator")
+    rate = rates.add_mutually_exclusive_group()
+    rate.add_argument("--lmbda", type=float, metavar="X", help="inside of the range that it is trained for")
+    rate.add_argument(
+        "--target-bpp",
+        type=float,
+        metavar="BPP",
+        help="bits per pixel of the whole file, met within 2%%",
+    )
+    rate.add_argument(
+        "--target-bytes", type=int, metavar="N", help="size of the file: at most N, and within 2%% of it"
+    )
 
 
 def _add_time(commands: Any) -> None:
@@ -135,20 +152,25 @@ def _add_time(commands: Any) -> None:
 
 
 def _compress(arguments: argparse.Namespace) -> None:
-    from rdc.bitstream import encode_image, from_bytes
+    from rdc.bitstream import from_bytes
     from rdc.data import read_rgb
     from rdc.files import atomic_write_bytes
+    from rdc.target_rate import Rate
 
     _check_output(arguments.output, inputs=(arguments.image, arguments.checkpoint))
+    asked = Rate(arguments.lmbda, arguments.target_bpp, arguments.target_bytes)
     pixels = read_rgb(arguments.image)
     codec, metadata = _load(arguments.checkpoint)
-    data = encode_image(codec, _to_tensor(pixels), bytes.fromhex(metadata["model_hash"]))
+    asked.check(codec, metadata["extra"].get("lmbda"), name=str(arguments.checkpoint))
+    data = asked.encode(codec, _to_tensor(pixels), bytes.fromhex(metadata["model_hash"]))
     atomic_write_bytes(arguments.output, data)
     height, width, _ = pixels.shape
-    payload = from_bytes(data).payload_bytes
+    stream = from_bytes(data)
+    code = stream.rate_code
+    rate = "" if code is None else f", lmbda {codec.spec.rate_control.lmbda_of(code):.4g} (rate code {code})"
     print(
         f"{arguments.output}: {len(data)} bytes, {8 * len(data) / (height * width):.4f} bpp "
-        f"({len(data) - payload} bytes besides the payload), {width}x{height} px"
+        f"({len(data) - stream.payload_bytes} bytes besides the payload), {width}x{height} px{rate}"
     )
 
 
@@ -180,6 +202,9 @@ def _describe(arguments: argparse.Namespace) -> None:
     from rdc.complexity import HEIGHT_PX, WIDTH_PX, measure
 
     complexity = measure(model, *(arguments.size or (HEIGHT_PX, WIDTH_PX)))
+    lmbdas = getattr(model.rate_control, "lmbdas", None)
+    if lmbdas is not None:
+        extra["lmbda_range"] = [lmbdas[0], lmbdas[-1]]
     description = {"family": model.family, "arch_id": _arch_id(model), **extra, **complexity.to_dict()}
     print(json.dumps(description, indent=2) if arguments.json else _as_text(description))
 
@@ -236,9 +261,9 @@ def _as_text(description: dict[str, Any]) -> str:
         "executed: what the program runs, elementwise: bias additions and products, activations: most bytes",
         "alive at once besides weights, one image in fp32; serial steps: passes that wait for each other",
         "",
-        f"{'':9}{'parity':>11}{'parity':>11}{'executed':>11}{'elementwise':>13}{'activations':>13}{'serial':>8}"
+        f"{'':15}{'parity':>11}{'parity':>11}{'executed':>11}{'elementwise':>13}{'activations':>13}{'serial':>8}"
         f"{'params':>13}",
-        f"{'':9}{'kMAC/px':>11}{'kFLOP/px':>11}{'kFLOP/px':>11}{'kop/px':>13}{'MB':>13}{'steps':>8}",
+        f"{'':15}{'kMAC/px':>11}{'kFLOP/px':>11}{'kFLOP/px':>11}{'kop/px':>13}{'MB':>13}{'steps':>8}",
     ]
     params = description["params"]
     for direction in ("decode", "encode"):
@@ -250,6 +275,8 @@ def _as_text(description: dict[str, Any]) -> str:
             used = memory["parts"][part], steps["parts"][part], cost["params"]
             lines.append(_row(f"  {part}", rates, *used))
     lines.append(f"parameters: {params['total']:,} (without g_a {params['total_without_g_a']:,})")
+    if "lmbda_range" in description:
+        lines.append("lmbda, one model for all: {:g} to {:g}".format(*description["lmbda_range"]))
     if "checkpoint" in description:
         lines += [f"{key}: {value}" for key, value in description["checkpoint"].items()]
     return "\n".join(lines)
@@ -259,7 +286,7 @@ def _row(name: str, rates: dict[str, float], memory: int, steps: int, params: in
     columns = ("parity_kmac_per_px", "parity_kflop_per_px", "executed_kflop_per_px")
     cells = "".join(f"{rates[column]:11.3f}" for column in columns)
     cells += f"{rates['elementwise_kop_per_px']:13.3f}{memory / 1e6:13.1f}{steps:8,}"
-    return f"{name:9}{cells}{params:13,}"
+    return f"{name:15}{cells}{params:13,}"
 
 
 def _load(checkpoint: Path) -> tuple[Any, dict[str, Any]]:

@@ -54,16 +54,7 @@ class Stream:
     rate_code: int | None = None
 
     def __post_init__(self) -> None:
-        for side in (self.height_px, self.width_px):
-            if not 1 <= side <= MAX_SIDE_PX:
-                raise UserError(
-                    f"an image side of {side} px cannot be coded: it must lie in 1..{MAX_SIDE_PX}"
-                )
-        if self.height_px * self.width_px > MAX_PIXELS:
-            raise UserError(
-                f"{self.width_px}x{self.height_px} px is more than one file may hold ({MAX_PIXELS} px); "
-                "cut the image into tiles"
-            )
+        require_size(self.height_px, self.width_px)
         if not 1 <= len(self.strings) <= MAX_STREAMS:
             raise UserError(f"{len(self.strings)} streams: a file holds 1..{MAX_STREAMS}")
         if len(self.model_hash) != HASH_BYTES:
@@ -75,6 +66,18 @@ class Stream:
     def payload_bytes(self) -> int:
         """What the entropy coder wrote; the rest of the file is overhead."""
         return sum(map(len, self.strings))
+
+
+def require_size(height_px: int, width_px: int) -> None:
+    """UserError unless a file can hold an image of this size."""
+    for side in (height_px, width_px):
+        if not 1 <= side <= MAX_SIDE_PX:
+            raise UserError(f"an image side of {side} px cannot be coded: it must lie in 1..{MAX_SIDE_PX}")
+    if height_px * width_px > MAX_PIXELS:
+        raise UserError(
+            f"{width_px}x{height_px} px is more than one file may hold ({MAX_PIXELS} px); "
+            "cut the image into tiles"
+        )
 
 
 def require_rate_code(code: int) -> None:
@@ -143,8 +146,7 @@ def encode_image(codec: Any, x: Any, model_hash: bytes) -> bytes:
     """One image as the bytes of its file. x: (1, 3, H, W) or (3, H, W) in [0, 1], any H and W."""
     images = x if x.ndim == 4 else x[None]
     height, width = (int(side) for side in images.shape[-2:])
-    # Refuses sizes before the network spends time and memory on them.
-    Stream(model_hash=model_hash, height_px=height, width_px=width, strings=(b"",), symbols_crc32=0)
+    require_size(height, width)  # before the network spends time and memory on it
     return to_bytes(stream_of(codec.compress(images), (height, width), model_hash))
 
 
