@@ -125,14 +125,12 @@ class _Search:
         smallest, largest = sorted((self.size(0), self.size(MAX_RATE_CODE)))
         if smallest <= self._wanted <= largest:
             by_distance = sorted(set(self._sizes.values()), key=lambda size: abs(size - self._wanted))
-            near = " and ".join(map(self._in_words, sorted(by_distance[:2])))
-            return (
-                f"{wanted}: no file of this image comes within {TOLERANCE:.0%}; near are {near}; ask for one"
-            )
+            near = " or ".join(map(self._in_words, sorted(by_distance[:2])))
+            return f"{wanted}: no file of this image comes within {TOLERANCE:.0%}; ask for {near}"
         return (
             f"{wanted}: with lmbda from {lmbdas[0]:g} to {lmbdas[-1]:g} this model codes this image to "
-            f"{self._in_words(smallest)} up to {self._in_words(largest)}; ask for a size between them, or use a "
-            "model of other rates"
+            f"{self._in_words(smallest)} up to {self._in_words(largest)}; ask for a size between them, or "
+            "use a model of other rates"
         )
 
     def _best_miss(self) -> float:
