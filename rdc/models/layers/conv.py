@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rdc.models.layers.graph import is_reference
+from rdc.models.layers.pointwise import PointwiseConv
 
 
 def conv(
@@ -16,6 +17,13 @@ def conv(
     """(B, in, H, W) -> (B, out, ceil(H / stride), ceil(W / stride))."""
     layer = nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=bias)
     _init(layer.weight, layer.bias, fan_in=in_channels * kernel**2)
+    return layer
+
+
+def pointwise(in_channels: int, out_channels: int) -> PointwiseConv:
+    """(B, in, H, W) -> (B, out, H, W), for networks whose rounding no decoder must repeat."""
+    layer = PointwiseConv(in_channels, out_channels)
+    _init(layer.weight, layer.bias, fan_in=in_channels)
     return layer
 
 

@@ -20,8 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rdc.models.layers.channels import mean_squares, select
 from rdc.models.layers.conv import ImageDeconv
 from rdc.models.layers.graph import is_reference
+from rdc.models.layers.pointwise import PointwiseConv, conv1x1
 
 IMAGE_CHANNELS = 3  # a convolution that sees the image itself is never gated
 SLOPE = 4.0  # of the sigmoid whose derivative stands for that of the step
@@ -46,13 +48,6 @@ class Step(torch.autograd.Function):
         (grad,) = grad_outputs
         s = torch.sigmoid(SLOPE * margin)
         return grad * SLOPE * s * (1 - s), None
-
-
-def energy(x: Tensor) -> Tensor:
-    """Mean square of each channel, fp32: (B, C, H, W) -> (B, C)."""
-    # Squaring x first would write and read as much again as the convolution reads.
-    norm: Tensor = torch.linalg.vector_norm(x, dim=(2, 3), dtype=torch.float32)
-    return norm.square() / (x.shape[2] * x.shape[3])
 
 
 class Gate(nn.Module, abc.ABC):
@@ -83,17 +78,21 @@ class EnergyGate(Gate):
         self.kernel = nn.Parameter(torch.zeros(neighbours))
 
     def forward(self, x: Tensor) -> Tensor:
-        e = energy(x)
-        around = self._around(e)
-        margin = (e - self.alpha * around) / (around + _TINY)  # of the same size for loud and quiet layers
-        gates: Tensor = Step.apply(margin, self.alpha <= 0)
+        e = mean_squares(x)
+        always_open = self.alpha <= 0
+        # What cannot close takes no gradient to x: without thresholds training is the ungated network's.
+        e = torch.where(always_open, e.detach(), e)
+        gates: Tensor = Step.apply(self._margin(e), always_open)
         return gates
 
     def decide(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        e = energy(x)
-        # The same rounding as in training: a channel at its threshold must not change sides.
+        e = mean_squares(x)
+        return (self._margin(e) > 0) | (self.alpha <= 0), e
+
+    def _margin(self, e: Tensor) -> Tensor:
+        """How far each energy is above its threshold, of the same size for loud and quiet layers."""
         around = self._around(e)
-        return ((e - self.alpha * around) / (around + _TINY) > 0) | (self.alpha <= 0), e
+        return (e - self.alpha * around) / (around + _TINY)
 
     def _around(self, e: Tensor) -> Tensor:
         reach = self.kernel.numel() // 2
@@ -210,7 +209,7 @@ class GatedConv2d(Gated, nn.Conv2d):
         self._take_over(layer, gate)
 
     def _gathered(self, x: Tensor, channels: Tensor) -> Tensor:
-        x, weight = x.index_select(1, channels), self.weight.index_select(1, channels)
+        x, weight = select(x, channels, 1), select(self.weight, channels, 1)
         return F.conv2d(x, weight, self.bias, self.stride, self.padding)
 
     def _out_hw(self, x: Tensor) -> tuple[int, int]:
@@ -221,12 +220,17 @@ class GatedConv2d(Gated, nn.Conv2d):
         return self.out_channels * math.prod(self.kernel_size) * math.prod(self._out_hw(x))
 
 
+class GatedPointwise(GatedConv2d, PointwiseConv):
+    def _gathered(self, x: Tensor, channels: Tensor) -> Tensor:
+        return conv1x1(select(x, channels, 1), select(self.weight, channels, 1), self.bias)
+
+
 class GatedConvTranspose2d(Gated, nn.ConvTranspose2d):
     def __init__(self, layer: nn.ConvTranspose2d, gate: Gate) -> None:
         self._take_over(layer, gate)
 
     def _gathered(self, x: Tensor, channels: Tensor) -> Tensor:
-        x, weight = x.index_select(1, channels), self.weight.index_select(0, channels)
+        x, weight = select(x, channels, 1), select(self.weight, channels, 0)
         padding, more = self.padding, self.output_padding
         return F.conv_transpose2d(x, weight, self.bias, self.stride, padding, more)  # type: ignore[arg-type]
 
@@ -242,7 +246,7 @@ class GatedImageDeconv(Gated, ImageDeconv):
         self._take_over(layer, gate)
 
     def _gathered(self, x: Tensor, channels: Tensor) -> Tensor:
-        return self.computed(x.index_select(1, channels), self.weight.index_select(0, channels))
+        return self.computed(select(x, channels, 1), select(self.weight, channels, 0))
 
     def _out_hw(self, x: Tensor) -> tuple[int, int]:
         return 2 * x.shape[2], 2 * x.shape[3]
@@ -253,6 +257,7 @@ class GatedImageDeconv(Gated, ImageDeconv):
 
 _GATED: dict[type[nn.Module], Any] = {
     nn.Conv2d: GatedConv2d,
+    PointwiseConv: GatedPointwise,
     nn.ConvTranspose2d: GatedConvTranspose2d,
     ImageDeconv: GatedImageDeconv,
 }

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from rdc.models.layers.pointwise import conv1x1
+
 # CompressAI's constants: beta and gamma are stored as sqrt(value + PEDESTAL), which flattens their gradient
 # near zero; BETA_MIN keeps the divisor away from zero.
 PEDESTAL = 2.0**-36
@@ -102,7 +104,7 @@ class GDN(nn.Module):
             )
             return trained
         pooled = x.abs() if self.power == 1 else x * x
-        norm = F.conv2d(pooled, gamma[:, :, None, None], beta)
+        norm = conv1x1(pooled, gamma[:, :, None, None], beta)
         if self.power == 2:
             norm = norm.sqrt()
         return x * norm if self.inverse else x / norm

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from rdc.models.layers.conv import conv
+from rdc.models.layers.conv import conv, pointwise
 
 # A branch starts at a tenth of its usual size, so that depth does not hurt the first steps of a training.
 BRANCH_START = 0.1
@@ -26,11 +26,11 @@ class ResidualUnit(nn.Module):
         super().__init__()
         self.relu = relu
         self.conv = nn.Sequential(
-            conv(channels, channels // 2, kernel=1, stride=1),
+            pointwise(channels, channels // 2),
             nn.ReLU(inplace=True),
             conv(channels // 2, channels // 2, kernel=3, stride=1),
             nn.ReLU(inplace=True),
-            conv(channels // 2, channels, kernel=1, stride=1),
+            pointwise(channels // 2, channels),
         )
         with torch.no_grad():
             self._last.weight.mul_(BRANCH_START)
@@ -65,7 +65,7 @@ class Attention(nn.Module):
         self.trunk = nn.Sequential(*[ResidualUnit(channels, relu=relu) for _ in range(UNITS)])
         self.gate = nn.Sequential(
             *[ResidualUnit(channels, relu=relu) for _ in range(UNITS)],
-            conv(channels, channels, kernel=1, stride=1),
+            pointwise(channels, channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:
