@@ -87,7 +87,7 @@ def _by_device(source: Source, names: list[str], choice: Choice) -> list[Group]:
     selection = comparable(source.frame, [name for name in names if name not in times], choice)
     architectures = average_seeds(distinct_labels(selection.rows)).drop(columns=times)
     columns = {name.removeprefix(_TIME): name for name in times}
-    timed = source.runtimes[source.runtimes["arch_id"].isin(architectures["arch_id"])]
+    timed = _of_compared(source.runtimes, selection.rows)
     groups = []
     for values, rows in timed.groupby(list(SETTING), sort=True, dropna=False):
         medians = rows.groupby("arch_id")[list(columns)].median().rename(columns=columns).dropna()
@@ -98,6 +98,18 @@ def _by_device(source: Source, names: list[str], choice: Choice) -> list[Group]:
     if not groups:
         raise AnalysisError(f"--per device: no architecture that can be compared has {', '.join(times)}")
     return groups
+
+
+def _of_compared(runtimes: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Timings of the architectures in rows; where several trials of one were timed, those of trials in rows.
+
+    The time of a model with gates depends on its weights. Of another model one trial is timed, and which one
+    does not matter.
+    """
+    timed = runtimes[runtimes["arch_id"].isin(rows["arch_id"])]
+    once = timed.groupby([*SETTING, "arch_id"], dropna=False)["weights"]
+    several = once.transform("nunique") > 1
+    return timed[~several | timed["weights"].isin("trained " + rows["spec_id"])]
 
 
 def _setting_text(keys: dict[str, Any]) -> str:

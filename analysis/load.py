@@ -38,7 +38,8 @@ MLFLOW_PREFIX = "mlflow:"
 # What no measurement gives, and what would win every comparison.
 _ABOVE_0 = ("lmbda", "bpp", "bpp_payload", "bpp_estimated", "rd_loss")
 _NOT_NEGATIVE = ("val_rd_loss", "mse")
-# Setting of a timing (device, threads, precision, image size) -> arch_id -> timing JSON.
+# Setting of a timing (device, threads, precision, image size) -> arch_id -> timing JSON. The time of a model
+# with gates depends on its weights: its timings stand under the spec_ids of their trials.
 _Settings = dict[str, dict[str, Mapping[str, Any]]]
 _COSTS = ("kmac_", "kflop_", "params_", "time_", "train_wall_")
 
@@ -145,7 +146,7 @@ def _read_sweep(folder: Path, device: str | None) -> Source:
     rows, images = [], []
     for path, tree in results:
         try:
-            row, scores = trial_row(tree, timings.get(str(tree.get("arch_id")))), image_rows(tree)
+            row, scores = trial_row(tree, _timing_of(tree, timings)), image_rows(tree)
         except AnalysisError as error:
             problems.append(f"{path}: {error}; left out")
         else:
@@ -170,8 +171,19 @@ def _read_sweep(folder: Path, device: str | None) -> Source:
 
 def _runtimes(settings: _Settings, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     trials = {row["arch_id"]: row for row in rows if row["kflop_per_px_dec"] is not None}
-    timed = [tree for timings in settings.values() for tree in timings.values()]
-    return runtime_frame(timing_row(tree, trial=trials.get(tree["arch_id"])) for tree in timed)
+    found = []
+    for tree in (tree for timings in settings.values() for tree in timings.values()):
+        trial = dict(trials.get(tree["arch_id"], {}))
+        if tree.get("spec_id"):  # with all channels open it would cost that, and was not so timed
+            trial.pop("kflop_per_px_dec", None)
+        found.append(timing_row(tree, trial=trial))
+    return runtime_frame(found)
+
+
+def _timing_of(
+    result: Mapping[str, Any], timings: Mapping[str, Mapping[str, Any]]
+) -> Mapping[str, Any] | None:
+    return timings.get(str(result.get("spec_id"))) or timings.get(str(result.get("arch_id")))
 
 
 def _missing_trials(folder: Path, done: set[str]) -> list[str]:
@@ -190,14 +202,15 @@ def _timings(folder: Path, problems: list[str]) -> _Settings:
     for path in sorted(folder.glob("timing/*.json")):
         tree = _read_json(path, problems)
         if tree is not None and _is_timing(tree, path, problems):
-            settings.setdefault(_timing_setting(tree), {})[str(tree["arch_id"])] = tree
+            timed = str(tree.get("spec_id") or tree["arch_id"])
+            settings.setdefault(_timing_setting(tree), {})[timed] = tree
     return settings
 
 
 def _chosen_timings(
     settings: _Settings, folder: Path, device: str | None, notes: list[str]
 ) -> dict[str, Mapping[str, Any]]:
-    """arch_id -> timing JSON of one setting."""
+    """arch_id, or spec_id of a trial with gates -> timing JSON of one setting."""
     if not settings:
         if device is not None:
             raise AnalysisError(f"--device {device}: {folder} has no timings")

@@ -115,6 +115,7 @@ _IDENTITY = (
         "Channels of the latent y.", kind="int",
     ),
     _text("layers", "spec.model.depth.layers", "Layers of each stage, joined by '-'."),
+    _text("stage", "stage", "Stage of the sweep that the trial belongs to; empty where it has none."),
 )
 
 _QUALITY = (
@@ -259,7 +260,7 @@ _TRAINING = (
     ),
     _text(
         "weights_sha256", "spec.weights.checkpoint_sha256",
-        "SHA-256 of the checkpoint whose weights were measured untrained; empty where trained here.",
+        "SHA-256 of the checkpoint whose weights were measured as they are; empty where the trial trained.",
     ),
     _text("train_device", "training.device", "Device that trained."),
     _number("train_wall_s", "s", "low", "training.wall_s", "cost/train_wall_s", "Wall time of training."),

@@ -46,7 +46,7 @@ MIN_REPEATS = 3
 BUDGET_S = 4.0  # no further repeat is begun after this, once there are MIN_REPEATS
 PAYLOAD_KEYS = {
     "model", "arch_id", "label", "checkpoint", "image", "device", "threads", "precision",
-    "height_px", "width_px", "repeats", "out",
+    "height_px", "width_px", "repeats", "out", "lmbda", "spec_id",
 }  # fmt: skip
 
 
@@ -80,7 +80,9 @@ def time_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Time one architecture as described by plain JSON, and write the answer to payload["out"].
 
     checkpoint: trained weights, or None for random ones; image: a photo of at least the wanted size, or None
-    for a synthetic one. Both change entropy coding a little and the networks not at all.
+    for a synthetic one; lmbda: what a model of variable rate is set to, None for the middle of its range.
+    They change entropy coding a little, and the networks only where these have gates: spec_id then says of
+    which trial the timing is.
     """
     if unknown := sorted(set(payload) - PAYLOAD_KEYS):
         raise UserError(f"timing: {unknown[0]} is not a known key; known: {', '.join(sorted(PAYLOAD_KEYS))}")
@@ -90,6 +92,8 @@ def time_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
     set_threads(threads)
     codec, weights = _codec(payload)
     codec.set_transform_precision(precision)
+    if payload.get("lmbda") is not None:
+        codec.set_lmbda(float(payload["lmbda"]))
     x = timed_image(payload.get("image"), height_px, width_px).to(device)
     load_before = os.getloadavg()[0]
     started_at = time.time()
@@ -97,6 +101,7 @@ def time_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
     result = {
         "schema_version": SCHEMA_VERSION,
         "arch_id": arch_id(codec.spec),
+        **({"spec_id": payload["spec_id"]} if payload.get("spec_id") else {}),
         "label": payload.get("label", architecture_label(codec.spec)),
         "family": codec.spec.family,
         "device": device_name(device),
@@ -234,7 +239,8 @@ def _codec(payload: Mapping[str, Any]) -> tuple[Codec, str]:
         raise UserError(
             f"{path}: holds architecture {arch_id(codec.spec)}, not {arch_id(spec)}; name its own"
         )
-    return codec, f"trained {metadata['extra'].get('spec_id', 'elsewhere')}"
+    measured = payload.get("spec_id")  # one file may be that of several trials
+    return codec, f"trained {measured or metadata['extra'].get('spec_id', 'elsewhere')}"
 
 
 def _trained(path: Path) -> tuple[Codec, dict[str, Any]]:

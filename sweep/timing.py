@@ -1,4 +1,7 @@
-"""Timing jobs: each trained architecture once per kind of device, alone on its node."""
+"""Timing jobs: each trained architecture once per kind of device, alone on its node.
+
+The time of a model with gates depends on its weights, so that each of its trials is timed.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def missing_jobs(
     results: Mapping[str, Mapping[str, Any]],
     entry: str,
 ) -> list[Job]:
-    """One exclusive job per architecture and kind of device that has no timing in this setting yet.
+    """One exclusive job per kind of device and architecture, or trial with gates, that is not timed there yet.
 
     nodes: those there are now. probes: node -> rdc.machine.probe of it. results: by spec_id.
     """
@@ -37,7 +40,7 @@ def missing_jobs(
     jobs = []
     for slug, alike in nodes_of_device.items():
         turns: Iterator[NodeSlots] = itertools.cycle(alike)
-        for trial in _trained_architectures(plan, results):
+        for trial in _to_be_timed(plan, results):
             out = _timing_file(plan, trial, slug)
             if _read(out, plan, trial) is None:
                 jobs.append(_job(plan, trial, next(turns), out, entry))
@@ -45,19 +48,19 @@ def missing_jobs(
 
 
 def all_timed_here(plan: SweepPlan, results: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether every trained architecture has a timing on this machine; False where only probes can tell."""
+    """Whether all that is to be timed has been, on this machine; False where only probes can tell."""
     if plan.settings.cluster.address or os.environ.get("RAY_ADDRESS"):
         return False
     from rdc.machine import device_slug, resolve_device
 
     wanted = "cpu" if plan.settings.cluster.gpus_per_trial == 0 else "auto"
     slug = device_slug(resolve_device(wanted))
-    trained = _trained_architectures(plan, results)
+    trained = _to_be_timed(plan, results)
     return all(_read(_timing_file(plan, trial, slug), plan, trial) is not None for trial in trained)
 
 
 def decode_times(plan: SweepPlan, trial: PlannedTrial, device_slug: str) -> dict[str, float] | None:
-    """The architecture's times in ms by their names in the results table; None if it has no timing there."""
+    """The trial's times in ms by their names in the results table; None if it has no timing there."""
     found = _read(_timing_file(plan, trial, device_slug), plan, trial)
     if found is None:
         return None
@@ -83,33 +86,41 @@ def outcome_line(outcome: Outcome) -> str:
     return f"{label}: decode {total} ms (networks {network}, entropy coding {entropy})"
 
 
-def _trained_architectures(
-    plan: SweepPlan, results: Mapping[str, Mapping[str, Any]]
-) -> Iterator[PlannedTrial]:
-    """The first usable trial of each architecture: its weights are what is timed."""
+def _to_be_timed(plan: SweepPlan, results: Mapping[str, Mapping[str, Any]]) -> Iterator[PlannedTrial]:
+    """The first usable trial of each architecture, whose weights are timed, and all that have gates."""
     seen = set()
     for wanted in ("ok", "rate_mismatch"):
         for trial in plan.trials:
             status = results.get(trial.spec_id, {}).get("status")
-            if trial.arch_id not in seen and status == wanted and (trial.folder / MODEL_FILE).exists():
-                seen.add(trial.arch_id)
+            if _timed_as(trial) not in seen and status == wanted and (trial.folder / MODEL_FILE).exists():
+                seen.add(_timed_as(trial))
                 yield trial
+
+
+def _has_gates(trial: PlannedTrial) -> bool:
+    return bool(trial.spec.model.gating.name != "none")
+
+
+def _timed_as(trial: PlannedTrial) -> str:
+    """The id of what one timing is valid for."""
+    return trial.spec_id if _has_gates(trial) else trial.arch_id
 
 
 def _timing_file(plan: SweepPlan, trial: PlannedTrial, device_slug: str) -> Path:
     timing = plan.settings.cluster.timing
     setting = f"{timing.threads}t__{plan.precision}__{timing.height_px}x{timing.width_px}"
-    return plan.folder / "timing" / f"{trial.arch_id}__{device_slug}__{setting}.json"
+    return plan.folder / "timing" / f"{_timed_as(trial)}__{device_slug}__{setting}.json"
 
 
 def _read(path: Path, plan: SweepPlan, trial: PlannedTrial) -> dict[str, Any] | None:
-    """The architecture's timing; None if it has to be timed: missing, damaged, or of something else."""
+    """The trial's timing; None if it has to be timed: missing, damaged, or of something else."""
     wanted = [plan.settings.cluster.timing.height_px, plan.settings.cluster.timing.width_px]
     try:
         found = read_sealed(path)
     except UserError:
         return None
-    return found if (found.get("arch_id"), found.get("image_px")) == (trial.arch_id, wanted) else None
+    of = (found.get("spec_id") or found.get("arch_id"), found.get("image_px"))
+    return found if of == (_timed_as(trial), wanted) else None
 
 
 def _job(plan: SweepPlan, trial: PlannedTrial, node: NodeSlots, out: Path, entry: str) -> Job:
@@ -132,6 +143,8 @@ def _job(plan: SweepPlan, trial: PlannedTrial, node: NodeSlots, out: Path, entry
         "width_px": timing.width_px,
         "repeats": timing.repeats,
         "out": str(out),
+        "lmbda": trial.spec.lmbda,
+        **({"spec_id": trial.spec_id} if _has_gates(trial) else {}),
     }
     return Job(
         job_id=f"timing {out.stem}",

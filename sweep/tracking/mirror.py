@@ -120,7 +120,9 @@ class Mirror:
         timed = self._watch.timed()
         self._look_at(self._watch.new() | self._live | self._watch.ended() | self._watch.in_turn())
         if timed:
-            self._look_at({spec_id for spec_id, ended in self._whole.ended() if ended.arch_id in timed})
+            self._look_at(
+                {spec_id for spec_id, ended in self._whole.ended() if timed & {spec_id, ended.arch_id}}
+            )
 
     def _look_at(self, spec_ids: set[str]) -> None:
         """The plan's trials in its order, then whatever else lies in the folder."""
@@ -146,7 +148,7 @@ class Mirror:
         if final_status and result_mark and ended is None:
             self._whole.note_damage(spec_id, RESULT_FILE)
         self._whole.note_end(spec_id, ended)
-        timing_file = self._watch.timing(ended.arch_id) if ended else None
+        timing_file = self._watch.timing(spec_id, ended.arch_id) if ended else None
         timing_mark = mark(timing_file) if timing_file else None
         status, end_ms = _run_status(entry, curve, ended, final_status, mark(folder / CURVE_FILE))
         new_timing = timing_mark is not None and timing_mark != entry.get("timing")

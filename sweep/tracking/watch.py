@@ -23,7 +23,8 @@ class Watch:
         # Not what somebody has put beside the trials, such as a copy of one under another name.
         self._trials = _Listing(folder / "trials", re.compile(r"[0-9a-f]+"))
         self._timings = _Listing(folder / "timing", re.compile(r"[^.].*\.json"))
-        self._timed: dict[str, Path] = {}  # arch_id -> its timing in the newest setting
+        # arch_id, or spec_id of a trial with gates -> its timing in the newest setting
+        self._timed: dict[str, Path] = {}
         self._jobs = folder / "jobs.jsonl"
         self._jobs_at = 0
         self._turn: Iterator[str] = iter(())
@@ -52,12 +53,12 @@ class Watch:
         return {event["job"] for event in _json_lines(whole) if event.get("kind") == "trial"}
 
     def timed(self) -> set[str]:
-        """arch_ids that have been timed since."""
+        """arch_ids, and spec_ids of trials with gates, that have been timed since."""
         before = self._timings.names
         if self._timings.list() == before and not self._timings.is_young():
             return set()
         earlier, self._timed = self._timed, self._newest_timings()
-        return {arch_id for arch_id, path in self._timed.items() if earlier.get(arch_id) != path}
+        return {timed for timed, path in self._timed.items() if earlier.get(timed) != path}
 
     def in_turn(self) -> set[str]:
         """Some of the others: what changes them unannounced is found sooner or later."""
@@ -66,8 +67,9 @@ class Watch:
             self._turn = iter(self._trials.names)
         return some & self._trials.names
 
-    def timing(self, arch_id: str) -> Path | None:
-        return self._timed.get(arch_id)
+    def timing(self, spec_id: str, arch_id: str) -> Path | None:
+        """Of the trial itself where it has one, or else of its architecture."""
+        return self._timed.get(spec_id) or self._timed.get(arch_id)
 
     def _newest_timings(self) -> dict[str, Path]:
         """One setting for all: the newest, which is that of the last command."""
