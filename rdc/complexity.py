@@ -44,7 +44,8 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_PRODUCTS = _words("mul mul_ div div_")
+_PRODUCTS = _words("mul mul_ div div_ addcmul addcmul_ square")
+_SUMS_OF_SQUARES = _words("linalg_vector_norm")
 # Known to hold no multiply-accumulates. Whatever is missing here stops the count until someone decides.
 _POINTWISE = _words("""
     abs add add_ bitwise_and bitwise_not bitwise_or ceil clamp clamp_ clamp_max clamp_min clip copy_ cos
@@ -56,7 +57,7 @@ _POINTWISE = _words("""
 _REDUCTIONS = _words("""
     _adaptive_avg_pool2d _log_softmax _native_batch_norm_legit_no_training _safe_softmax _softmax all amax
     amin any argmax argmin avg_pool2d bucketize cumsum max max_pool2d_with_indices mean min native_batch_norm
-    native_group_norm native_layer_norm prod std sum upsample_bicubic2d upsample_bilinear2d
+    native_group_norm native_layer_norm prod sort std sum upsample_bicubic2d upsample_bilinear2d
     upsample_nearest2d var var_mean
 """)
 _SHAPES = _words("""
@@ -64,8 +65,9 @@ _SHAPES = _words("""
     constant_pad_nd contiguous detach detach_ empty empty_like empty_strided expand flip full full_like
     gather im2col index index_select item lift_fresh lift_fresh_copy new_empty new_empty_strided new_full
     new_ones new_zeros nonzero ones ones_like permute pixel_shuffle pixel_unshuffle reflection_pad2d
-    repeat replication_pad2d roll scalar_tensor select select_scatter slice slice_scatter split
-    split_with_sizes squeeze stack t to transpose tril triu unbind unfold unsqueeze view zeros zeros_like
+    repeat replication_pad1d replication_pad2d roll scalar_tensor select select_scatter slice slice_scatter
+    split split_with_sizes squeeze stack t to transpose tril triu unbind unfold unsqueeze view zeros
+    zeros_like
 """)
 _FREE = _POINTWISE | _REDUCTIONS | _SHAPES
 
@@ -271,6 +273,8 @@ def _elementwise(func: Any, args: tuple[Any, ...], out: Any) -> int:
         return 0
     if name in _PRODUCTS:
         return int(out.numel())
+    if name in _SUMS_OF_SQUARES:
+        return int(args[0].numel())
     bias = {"convolution": 2, "addmm": 0}.get(name)
     has_bias = bias is not None and len(args) > bias and args[bias] is not None
     return int(out.numel()) if has_bias else 0
@@ -279,7 +283,7 @@ def _elementwise(func: Any, args: tuple[Any, ...], out: Any) -> int:
 def _check_free(func: Any, out: Any) -> None:
     """UserError unless an operator that counted nothing is known to have nothing to count."""
     namespace, name = _name(func)
-    if namespace in ("aten", "prims") and name in _FREE | _PRODUCTS:
+    if namespace in ("aten", "prims") and name in _FREE | _PRODUCTS | _SUMS_OF_SQUARES:
         return
     if namespace == "prim" and name in ("device", "layout"):
         return

@@ -8,6 +8,7 @@ import hashlib
 import io
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rdc import bitstream
 from rdc.checkpoint import model_hash
 from rdc.data import ImageFile, PixelCache
 from rdc.files import atomic_write_bytes
+from rdc.gated_cost import CostMeter
 from rdc.loss import rd_loss
 from rdc.memory import WAY_OUT, OutOfMemory, first_words, where_memory_ran_out
 from rdc.metrics import finite_or_none, ms_ssim, ms_ssim_db, mse, psnr_db, to_8bit
@@ -65,6 +67,7 @@ class Evaluation:
     """All images of a set, in order. files: the coded bytes; pixel_sha256: of the decoded 8-bit pixels.
 
     lmbda_code: the rate code of a model of variable rate. shown: crops that were kept to look at.
+    gating, costs: of a gated model, what it cost (rdc.gated_cost), over the set and for each image.
     """
 
     images: tuple[ImageScores, ...]
@@ -76,6 +79,8 @@ class Evaluation:
     streams_per_image: int = 2
     shown: tuple[Shown, ...] = ()
     lmbda_code: int | None = None
+    gating: dict[str, Any] | None = None
+    costs: tuple[dict[str, float], ...] = ()
 
     @property
     def payload_bits(self) -> float:
@@ -102,6 +107,7 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """The numbers as JSON; means are over images, infinite decibels are null."""
         rows = [dataclasses.asdict(image) for image in self.images]
+        costs = self.costs or ({},) * len(rows)
         mean_mse = float(np.mean([image.mse for image in self.images]))
         return {
             **{name: _mean(rows, name) for name in ("bpp", "bpp_payload", "bpp_estimated", "psnr_db")},
@@ -116,7 +122,11 @@ class Evaluation:
             "precision": self.precision,
             "lmbda_code": self.lmbda_code,
             "wall_s": round(self.wall_s, 3),
-            "per_image": [{**row, "psnr_db": finite_or_none(row["psnr_db"])} for row in rows],
+            "per_image": [
+                {**row, "psnr_db": finite_or_none(row["psnr_db"]), **cost}
+                for row, cost in zip(rows, costs, strict=True)
+            ],
+            **({"gating": self.gating} if self.gating is not None else {}),
             "shown": [shown.to_dict() for shown in self.shown],
         }
 
@@ -146,14 +156,19 @@ def evaluate(
     started_s = time.perf_counter()
     device = next(codec.parameters()).device
     own_hash = model_hash(codec)
+    meter = CostMeter(codec)
     scores, files, digests, panels = [], [], [], []
     looked_at = _spread(len(images), GRID_IMAGES)
     padded_pixels = 0
     for index, file in enumerate(images.images.images):
         x = images.tensor(index)
+        meter.next_image(file.height_px, file.width_px)
         with _memory_for(file):
-            data, estimated_bits, payload_bytes, padded = _encode(codec, x.to(device), own_hash)
-            x_hat = to_8bit(bitstream.decode_image(codec, data, own_hash, name=file.name)).cpu()
+            data, estimated_bits, payload_bytes, padded = _encode(codec, x.to(device), own_hash, meter)
+            decoded = meter.run(
+                "decode", partial(bitstream.decode_image, codec, data, own_hash, name=file.name)
+            )
+            x_hat = to_8bit(decoded).cpu()
         padded_pixels += padded
         error = mse(x, x_hat)
         bpp = 8 * len(data) / file.pixels
@@ -188,6 +203,8 @@ def evaluate(
         streams_per_image=codec.entropy_model.num_streams,
         shown=write_shown(shown_in, named) if shown_in is not None else (),
         lmbda_code=codec.rate_code,
+        gating=meter.to_dict(),
+        costs=tuple(meter.per_image()),
     )
 
 
@@ -211,12 +228,13 @@ def pixel_digest(x_hat: Tensor) -> str:
     return hashlib.sha256(to_uint8(x_hat).tobytes()).hexdigest()
 
 
-def _encode(codec: Codec, x: Tensor, own_hash: bytes) -> tuple[bytes, float, int, int]:
+def _encode(codec: Codec, x: Tensor, own_hash: bytes, meter: CostMeter) -> tuple[bytes, float, int, int]:
     """(file, estimated bits, payload bytes, coded pixels); g_a runs once, for estimate and file."""
     padded, size = pad(x, codec.stride)
-    y = codec.analysis(padded)
+    y = meter.run("encode", lambda: codec.analysis(padded))
     estimated_bits = coding.estimated_bits(codec.entropy_model(codec.modulated(y)).likelihoods)
-    stream = bitstream.stream_of(codec.compress_latent(y), size, own_hash)
+    coded = meter.run("encode", lambda: codec.compress_latent(y))
+    stream = bitstream.stream_of(coded, size, own_hash)
     data = bitstream.to_bytes(stream)
     return data, estimated_bits, stream.payload_bytes, padded.shape[-2] * padded.shape[-1]
 

@@ -58,6 +58,7 @@ from rdc.resume import NO_METRICS, MetricsLog, NoMetrics, ResumePoint, drop_resu
 from rdc.shown import SHOWN_FOLDER
 from rdc.spec import RunSettings, TrainedWeights, TrialSpec, parse, parse_trial, to_plain
 from rdc.start import starting_codec
+from rdc.static_gates import choose_static_channels
 from rdc.train import TrainLog, train
 from rdc.validation import Validation, rd_loss_slope, validate, write_validation
 
@@ -200,6 +201,7 @@ class _Trial:
             codec = starting_codec(self.spec, self.run_settings, self.device)
             if self.spec.weights is not None:
                 return codec, self._untrained(codec, validation_images)
+            choose_static_channels(codec, self.spec, crops)
         processes = self.run_settings.processes
         if processes > 1:
             log, peaks_mb = self._train_in_processes(codec, processes)
@@ -249,8 +251,10 @@ class _Trial:
         resume, damage = open_resume(self.folder, spec_id=self.spec.spec_id)
         assert damage is None, f"it was whole when the processes were started: {damage}"
         crops, validation_images, _ = self._caches(*self._image_sets())
+        codec = starting_codec(self.spec, run, self.device)
+        choose_static_channels(codec, self.spec, crops)
         train(
-            starting_codec(self.spec, run, self.device),
+            codec,
             self.spec,
             run,
             crops=crops,
