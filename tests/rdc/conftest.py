@@ -11,10 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from rdc.data import ImageSet, resolve_eval, resolve_train
+from rdc.data import ImageSet, PixelCache, resolve_eval, resolve_train
+from rdc.models.codec import Codec
+from rdc.resume import MetricsLog
 from rdc.spec import Recipe, RunSettings, TrialSpec, parse_model
+from rdc.start import starting_codec
+from rdc.train import train
 from tests.rdc.forked import Forked, forking
 from tests.rdc.shared import TINY_MODEL
 
@@ -66,6 +71,36 @@ def make_trial_once(image_sets: tuple[ImageSet, ImageSet]) -> Iterator[MakeTrial
             return small_trial(folder, image_sets, **changes)
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def variable_rate(
+    image_sets: tuple[ImageSet, ImageSet], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Codec, PixelCache]:
+    """(a tiny codec that was trained for seconds, until rates follow lmbda; images that it has not seen).
+
+    Only its rate may be changed.
+    """
+    folder = tmp_path_factory.mktemp("variable_rate")
+    spec, run = small_trial(
+        folder,
+        image_sets,
+        steps=200,
+        batch_size=8,
+        learning_rate=2e-3,
+        warmup_steps=10,
+        ema_decay=0.0,
+        initialisation="wavelet",
+        model={"rate_control": {"name": "modulator"}},
+    )
+    Path(run.folder).mkdir()
+    codec = starting_codec(spec, run, torch.device("cpu"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RDC_CACHE", str(folder / "cache"))
+        crops, images = (PixelCache(images) for images in image_sets)
+        train(codec, spec, run, crops=crops, validation=crops, metrics=MetricsLog(Path(run.folder)))
+    codec.update(force=True, update_quantiles=True)
+    return codec.eval(), images
 
 
 @pytest.fixture(scope="session")
