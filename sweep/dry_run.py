@@ -67,6 +67,7 @@ def show_dry_run(
         stages = open_stages(plan, staged, prices, read=_finished_summary, say=notes.append)
         plan = plan.with_trials(stages.trials())
         lines = [*_lines(plan, prices), *(_line_to_come(node, prices) for node in stages.to_come_in_order())]
+        notes = [*_budgets(staged, settings), *notes]
         notes += [f"not run: {line}" for line in stages.not_run()]
     recipe = settings.budget.recipe
     models = [candidate.model for candidate in candidates if candidate.model and not candidate.weights]
@@ -85,6 +86,15 @@ def show_dry_run(
     for note in notes:
         print(note)
     print(_sums(settings, lines, speed) if settings.search.is_grid else _search_sums(plan, lines, speed))
+
+
+def _budgets(staged: Sequence[Staged], settings: Settings) -> list[str]:
+    """What stages with a budget of their own do."""
+    return [
+        f"stage {one.stage.name}: budget {one.budget.name}, {one.budget.recipe.steps:,} steps"
+        for one in staged
+        if one.budget != settings.budget and not one.stage.measure
+    ]
 
 
 def _lines(plan: SweepPlan, prices: PriceList) -> list[_Line]:
@@ -109,7 +119,7 @@ def _line_to_come(node: Node, prices: PriceList) -> _Line:
         state += f"; at most this, decided by {node.fitted_by}"
     return _Line(
         spec_id="",
-        name=node.name,
+        name=f"{node.name} lmbda {node.lmbda:g}",
         price=_price(prices, node.model, node.budget.recipe, trains=not node.stage.measure),
         state=state,
         runs=True,

@@ -119,7 +119,7 @@ def _misfit(parent: ModelSpec, child: ModelSpec) -> str | None:
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Node:
-    """One trial that is to be. model, budget: as far as they are known before it is planned.
+    """One trial that is to be. name: without its lmbda. model: of its full width until it is planned.
 
     fit: by what its model was made to cost as much as another's. blocked: why it cannot run in this command.
     """
@@ -127,6 +127,7 @@ class Node:
     stage: Stage
     candidate: Candidate
     config: Mapping[str, Any]
+    name: str
     model: ModelSpec
     budget: BudgetSettings
     lmbda: float
@@ -160,10 +161,6 @@ class Node:
         assert self.start is not None, "asked of what is fitted"
         return self.start.fitted_by
 
-    @property
-    def name(self) -> str:
-        return f"{self.stage.name}: {architecture_label(self.model)} lmbda {self.lmbda:g} seed {self.seed}"
-
 
 def nodes_of(staged: Sequence[Staged], seeds: Sequence[int]) -> list[Node]:
     """Every possible trial of the stages, parents before children; points that are no model are left out."""
@@ -184,6 +181,7 @@ def nodes_of(staged: Sequence[Staged], seeds: Sequence[int]) -> list[Node]:
                 stage=stage,
                 candidate=candidate,
                 config=one.configs[place],
+                name=_name(stage, candidate.model, seed if len(seeds) > 1 else None),
                 model=candidate.model,
                 budget=one.budget,
                 lmbda=lmbda,
@@ -223,6 +221,11 @@ def open_stages(
     if stages.repeated:
         say(f"{stages.repeated} of the planned trials are the same as others and run once")
     return stages
+
+
+def _name(stage: Stage, model: ModelSpec, seed: int | None) -> str:
+    text = f"{stage.name}: {architecture_label(model)}"
+    return text if seed is None else f"{text} seed {seed}"
 
 
 def _lmbda_of(staged: Sequence[Staged], name: str, lmbda: float) -> float:
@@ -293,7 +296,12 @@ class Stages:
             self._go_on(node)
 
     def not_run(self) -> list[str]:
-        return [f"{node.name}: {node.blocked}" for node in self._nodes if node.blocked is not None]
+        """One line for all lmbdas of a stage that lack the same."""
+        lmbdas: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for node in self._nodes:
+            if node.blocked is not None and not node.is_its_start:
+                lmbdas[node.name, node.blocked].append(f"{node.lmbda:g}")
+        return [f"{name} lmbda {', '.join(found)}: {why}" for (name, why), found in lmbdas.items()]
 
     def timed(self) -> None:
         pass
@@ -357,7 +365,7 @@ class Stages:
             )
         self._trials[trial.spec_id] = trial
         if missing and trial.note:
-            self._say(f"{node.name}: {trial.note}")
+            self._say(f"{node.name} lmbda {node.lmbda:g}: {trial.note}")
         return trial, False
 
     def _go_on(self, node: Node) -> None:
@@ -410,13 +418,10 @@ class Stages:
 
     def _training(self, node: Node) -> TrialSpec:
         node.fit = self._fit(node)
-        config = node.config if node.fit is None else node.fit.applied(node.config)
-        candidate = candidate_of(node.candidate.point, config, node.budget.recipe.initialisation)
-        model = node.model if node.fit is None else candidate.model
-        if model is None:
-            raise UserError(str(candidate.refusal))
+        if node.fit is not None:
+            node.model = self._fitted_model(node, node.fit)
         return TrialSpec(
-            model=model,
+            model=node.model,
             recipe=node.budget.recipe,
             precision=self._precision,
             lmbda=node.lmbda,
@@ -425,6 +430,14 @@ class Stages:
             eval_data=self._data.evaluation.content_hash,
             warm_start=self._warm_start(node),
         )
+
+    def _fitted_model(self, node: Node, found: Fit) -> ModelSpec:
+        config, point = found.applied(node.config), node.candidate.point
+        start = "random" if node.start is not None else node.budget.recipe.initialisation
+        candidate = candidate_of(point, config, start)
+        if candidate.model is None:
+            raise UserError(str(candidate.refusal))
+        return candidate.model
 
     def _fit(self, node: Node) -> Fit | None:
         """By what it matches; else as the one whose weights it starts from, as others would not fit."""

@@ -29,7 +29,7 @@ def missing_jobs(
     results: Mapping[str, Mapping[str, Any]],
     entry: str,
 ) -> list[Job]:
-    """One exclusive job per kind of device and architecture, or trial with gates, that is not timed there yet.
+    """One exclusive job per kind of device for whatever has no timing in this setting yet.
 
     nodes: those there are now. probes: node -> rdc.machine.probe of it. results: by spec_id.
     """

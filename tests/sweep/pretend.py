@@ -28,7 +28,7 @@ def trial(payload: Mapping[str, Any]) -> dict[str, Any]:
     append_jsonl(folder / "metrics.jsonl", {"step": 1, "t": time.time(), "train/loss": 1.0, "train/bpp": 0.5})
     time.sleep(float(os.environ.get("SLEEP_S", "0")))
     spec = payload["spec"]
-    if not (folder / "mended").exists():
+    if not any((place / "mended").exists() for place in (folder, folder.parent)):
         misbehave(spec["seed"])
     (folder / "model.safetensors").write_bytes(b"weights of " + spec["precision"].encode())
     result = good_result(folder, spec)
