@@ -43,7 +43,7 @@ def deconv(in_channels: int, out_channels: int, *, kernel: int = 5, stride: int 
 
 
 class ImageDeconv(nn.ConvTranspose2d):
-    """`deconv` with 5x5 kernels, computed as a 3x3 convolution to 4 x 3 channels and a pixel shuffle.
+    """`deconv` with 5x5 kernels, computed as a 3x3 convolution to 4 x 3 channels that are then interleaved.
 
     Equal up to rounding (5e-6), with the same weights, for 1.44 times the multiply-accumulates. With three
     output channels it is faster nevertheless: 0.4 to 0.5 of the library's time forward, 0.8 to 1.0 in
@@ -64,18 +64,22 @@ class ImageDeconv(nn.ConvTranspose2d):
     def computed(self, x: Tensor, weight: Tensor) -> Tensor:
         """The rewrite, for x and the weights of as many input channels as it has."""
         assert self.bias is not None, "a bias is the default"
-        bias = self.bias.repeat_interleave(4)
-        return F.pixel_shuffle(F.conv2d(x, self._phases(weight), bias, padding=1), 2)
+        out = F.conv2d(x, self._phases(weight), self.bias.repeat(4), padding=1)
+        batch, _, height, width = out.shape
+        # (row, column, colour) of a block: two pixels of an output row lie together in channels_last memory.
+        # A library's pixel shuffle, of (colour, row, column), moves single values.
+        rows = out.permute(0, 2, 3, 1).reshape(batch, height, width, 2, 6).transpose(2, 3)
+        return rows.reshape(batch, 2 * height, 2 * width, 3).permute(0, 3, 1, 2)
 
     @staticmethod
     def _phases(weight: Tensor) -> Tensor:
-        """(in, 3, 5, 5) -> (3 * 4, in, 3, 3): one kernel per position of an output pixel in its 2x2 block.
+        """(in, 3, 5, 5) -> (4 * 3, in, 3, 3): one kernel per position of an output pixel in its 2x2 block.
 
         Output 2a + r sums input a + d times tap r + 2 - 2d for d = -1, 0, 1; a sixth tap of zero stands for
         r = 1, d = -1.
         """
         taps = F.pad(weight, (0, 1, 0, 1)).view(-1, 3, 3, 2, 3, 2).flip(2, 4)
-        return taps.permute(1, 3, 5, 0, 2, 4).reshape(12, -1, 3, 3)
+        return taps.permute(3, 5, 1, 0, 2, 4).reshape(12, -1, 3, 3)
 
 
 def convolutions_of(g_a: nn.Module, g_s: nn.Module) -> tuple[list[nn.Conv2d], list[nn.ConvTranspose2d]]:
