@@ -66,7 +66,9 @@ def show_dry_run(
     if staged:
         stages = open_stages(plan, staged, prices, read=_finished_summary, say=notes.append)
         plan = plan.with_trials(stages.trials())
-        lines = [*_lines(plan, prices), *(_line_to_come(node, prices) for node in stages.to_come_in_order())]
+        shown = len(settings.every_lmbda) > 1
+        to_come = [_line_to_come(node, prices, with_lmbda=shown) for node in stages.to_come_in_order()]
+        lines = [*_lines(plan, prices), *to_come]
         notes = [*_budgets(staged, settings), *notes]
         notes += [f"not run: {line}" for line in stages.not_run()]
     recipe = settings.budget.recipe
@@ -112,14 +114,14 @@ def _lines(plan: SweepPlan, prices: PriceList) -> list[_Line]:
     ]
 
 
-def _line_to_come(node: Node, prices: PriceList) -> _Line:
+def _line_to_come(node: Node, prices: PriceList, *, with_lmbda: bool) -> _Line:
     """Of a trial that needs results of others; one that is made to match has the price of its full width."""
     state = f"run: after {' and '.join(other.stage.name for other in node.waits_for)}"
     if node.is_fitted:
         state += f"; at most this, decided by {node.fitted_by}"
     return _Line(
         spec_id="",
-        name=f"{node.name} lmbda {node.lmbda:g}",
+        name=f"{node.name} lmbda {node.lmbda:g}" if with_lmbda else node.name,
         price=_price(prices, node.model, node.budget.recipe, trains=not node.stage.measure),
         state=state,
         runs=True,
