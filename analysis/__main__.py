@@ -18,11 +18,12 @@ from analysis.commands import (
     runtime,
     schema,
     table,
+    variable_rate,
 )
 from analysis.commands.common import Help
 from analysis.errors import AnalysisError
 
-COMMANDS = (frontier, figures, bdrate, export, claims, anchors, runtime, report, schema, table)
+COMMANDS = (frontier, figures, bdrate, export, claims, anchors, runtime, report, schema, table, variable_rate)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
