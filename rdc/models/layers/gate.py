@@ -179,7 +179,8 @@ class Gated(nn.Module):
         if bool(opened.all()):
             return self._dense(x)
         images = zip(x.split(1), opened, strict=True)
-        return torch.cat([self._one_image(image, mask.nonzero()[:, 0]) for image, mask in images])
+        outs = [self._one_image(image, mask.nonzero()[:, 0]) for image, mask in images]
+        return torch.cat(outs) if len(outs) > 1 else outs[0]  # even of one, torch makes a copy
 
     def _one_image(self, x: Tensor, channels: Tensor) -> Tensor:
         if channels.numel():
