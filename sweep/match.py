@@ -86,7 +86,7 @@ def fit_width(config: Mapping[str, Any], wanted_kmac_per_px: float, count: Count
     off_pct = 100 * (found / wanted_kmac_per_px - 1)
     return Fit(
         width=width,
-        note=f"costs {found:.4g} kMAC/px, {of} {wanted_kmac_per_px:.4g}: {off_pct:+.2g} %",
+        note=f"costs {found:.4g} kMAC/px, {of} {wanted_kmac_per_px:.4g}: {off_pct:+.1f} %",
     )
 
 

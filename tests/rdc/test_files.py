@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from rdc.errors import UserError
-from rdc.files import append_jsonl, atomic_write_json, atomic_write_text, locked, read_json, read_jsonl
+from rdc.files import (
+    append_jsonl,
+    atomic_link,
+    atomic_write_json,
+    atomic_write_text,
+    locked,
+    read_json,
+    read_jsonl,
+)
 
 
 def test_a_written_file_is_read_back_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -108,3 +117,31 @@ def test_a_lock_excludes_other_processes_until_its_holder_is_killed(tmp_path: Pa
 def test_json_rows_never_hold_what_json_does_not_know(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         append_jsonl(tmp_path / "rows.jsonl", {"psnr_db": float("inf")})
+
+
+def test_a_link_is_the_file_itself_and_replaces_what_was_there(tmp_path: Path) -> None:
+    source, path = tmp_path / "source", tmp_path / "new" / "path"
+    source.write_text("weights")
+    for _ in range(2):  # a repeated command finds its own link
+        atomic_link(source, path)
+        assert path.samefile(source)
+    other = tmp_path / "other"
+    other.write_text("others")
+    atomic_link(other, path)
+    assert path.read_text() == "others"
+    assert source.read_text() == "weights"
+    assert [found.name for found in path.parent.iterdir()] == ["path"]
+
+
+def test_a_link_is_a_copy_where_there_are_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    (tmp_path / "source").write_text("weights")
+    atomic_link(tmp_path / "source", tmp_path / "path")
+    assert (tmp_path / "path").read_text() == "weights"
+    assert not (tmp_path / "path").samefile(tmp_path / "source")
+    with pytest.raises(FileNotFoundError):
+        atomic_link(tmp_path / "nowhere", tmp_path / "path")
+    assert (tmp_path / "path").read_text() == "weights"

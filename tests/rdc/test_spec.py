@@ -15,9 +15,11 @@ from conf import compose
 from rdc.errors import UserError
 from rdc.spec import (
     COMPONENT_GROUPS,
+    ExternalWeights,
     ModelSpec,
     Recipe,
     RunSettings,
+    TrainedWeights,
     TrialSpec,
     WarmStart,
     arch_id,
@@ -91,6 +93,52 @@ def test_a_warm_started_curve_is_one_curve_of_its_own() -> None:
     warm = WarmStart(spec_id=origin.spec_id, checkpoint_sha256="d" * 64, lmbda=0.013)
     low, high = trial(lmbda=0.0067, warm_start=warm), trial(lmbda=0.025, warm_start=warm)
     assert low.curve_id == high.curve_id != origin.curve_id
+
+
+def test_golden_ids_of_warm_starts_and_given_weights() -> None:
+    """As they were before trials could start from one another."""
+    warm = WarmStart(spec_id="e" * 12, checkpoint_sha256="d" * 64, lmbda=0.013)
+    zoo = ExternalWeights(source="compressai", name="mbt2018", quality=1, checkpoint_sha256="d" * 64)
+    warm_spec, zoo_spec = trial(warm_start=warm), trial(weights=zoo)
+    assert (warm_spec.budget_id, zoo_spec.budget_id) == ("632290a1fad5", "039d27d9336f")
+    assert (warm_spec.curve_id, warm_spec.spec_id) == ("ecfe61e9237e", "38bec0cf23fb")
+    assert (zoo_spec.curve_id, zoo_spec.spec_id) == ("eb6adf5c6547", "a09b066e5157")
+
+
+def test_trials_that_start_from_the_points_of_a_curve_are_one_curve() -> None:
+    def warm(origin: TrialSpec, *, with_curve: bool) -> WarmStart:
+        curve_id = origin.curve_id if with_curve else None
+        return WarmStart(
+            spec_id=origin.spec_id, checkpoint_sha256="d" * 64, lmbda=origin.lmbda, curve_id=curve_id
+        )
+
+    origins = trial(lmbda=0.0067), trial(lmbda=0.025)
+    one, other = (trial(lmbda=o.lmbda, warm_start=warm(o, with_curve=True)) for o in origins)
+    assert one.curve_id == other.curve_id != origins[0].curve_id
+    assert one.spec_id != other.spec_id
+    apart = [trial(lmbda=o.lmbda, warm_start=warm(o, with_curve=False)) for o in origins]
+    assert apart[0].curve_id != apart[1].curve_id
+
+
+def test_measured_weights_are_a_further_point_on_the_curve_of_who_trained_them() -> None:
+    warm = WarmStart(spec_id="e" * 12, checkpoint_sha256="d" * 64, lmbda=0.013)
+    for trained in (trial(), trial(warm_start=warm)):
+        weights = TrainedWeights(spec_id=trained.spec_id, checkpoint_sha256="f" * 64)
+        measured = dataclasses.replace(trained, lmbda=0.05, weights=weights)
+        assert (measured.curve_id, measured.budget_id) == (trained.curve_id, trained.budget_id)
+        again = dataclasses.replace(weights, checkpoint_sha256="0" * 64)
+        ids = [trained.spec_id, dataclasses.replace(trained, lmbda=0.05).spec_id, measured.spec_id]
+        ids.append(dataclasses.replace(measured, weights=again).spec_id)
+        assert len(set(ids)) == 4
+        assert parse_trial(json.loads(json.dumps(measured.to_dict()))) == measured
+        assert measured.external is None
+
+
+def test_weights_from_elsewhere_are_measured_or_started_from_but_not_both() -> None:
+    warm = WarmStart(spec_id="e" * 12, checkpoint_sha256="d" * 64, lmbda=0.013)
+    zoo = ExternalWeights(source="compressai", name="mbt2018", quality=1, checkpoint_sha256="d" * 64)
+    with pytest.raises(UserError, match="weights and warm_start: a trial measures the one or trains"):
+        trial(warm_start=warm, weights=zoo)
 
 
 def test_a_new_option_at_its_default_leaves_old_ids_alone() -> None:
