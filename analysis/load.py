@@ -41,7 +41,7 @@ _NOT_NEGATIVE = ("val_rd_loss", "mse")
 # Setting of a timing (device, threads, precision, image size) -> arch_id -> timing JSON. The time of a model
 # with gates depends on its weights: its timings stand under the spec_ids of their trials.
 _Settings = dict[str, dict[str, Mapping[str, Any]]]
-_COSTS = ("kmac_", "kflop_", "params_", "time_", "train_wall_")
+_COSTS = ("kmac_", "kflop_", "params_", "time_", "train_wall_", "gating_")
 
 
 @dataclasses.dataclass(frozen=True)

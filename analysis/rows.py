@@ -13,6 +13,7 @@ from analysis.anchors import load_anchor
 from analysis.bdrate import OutsideRangeError, rate_saving_pct
 from analysis.errors import AnalysisError
 from analysis.files import shorten
+from analysis.gating_counts import reductions
 from analysis.public import plain_text, public_text
 from analysis.schema import (
     COLUMNS,
@@ -55,7 +56,7 @@ def trial_row(result: Mapping[str, Any], timing: Mapping[str, Any] | None = None
         row[name] = public_text(row[name]) if row[name] else row[name]
     row["budget_id"] = budget_id(result)
     row[VERSION_COLUMN] = TABLE_VERSION
-    return {**row, **rate_savings(row)}
+    return {**row, **reductions(row), **rate_savings(row)}
 
 
 def check_result(result: Mapping[str, Any]) -> None:

@@ -36,6 +36,7 @@ HISTORY = (
 
 Origin = Literal["result", "timing", "derived"]
 Kind = Literal["text", "int", "float", "bool"]
+Direction = Literal["encode", "decode"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +47,7 @@ class Column:
         JSON ("timing"); "derived" columns are computed by this package and have no path.
     metric: the MLflow metric key under which the tracker logs it; None for what is not a metric.
     divisor: stored value over divisor gives the column's unit.
+    gated: the direction by whose `share_left` a count with all channels open is multiplied.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Column:
     path: str = ""
     metric: str | None = None
     divisor: float = 1.0
+    gated: Direction | None = None
 
 
 def _text(name: str, path: str, description: str, *, origin: Origin = "result") -> Column:
@@ -74,6 +77,7 @@ def _number(
     kind: Kind = "float",
     origin: Origin = "result",
     divisor: float = 1.0,
+    gated: Direction | None = None,
 ) -> Column:
     return Column(
         name=name,
@@ -85,6 +89,7 @@ def _number(
         kind=kind,
         origin=origin,
         divisor=divisor,
+        gated=gated,
     )
 
 
@@ -116,6 +121,18 @@ _IDENTITY = (
     ),
     _text("layers", "spec.model.depth.layers", "Layers of each stage, joined by '-'."),
     _text("stage", "stage", "Stage of the sweep that the trial belongs to; empty where it has none."),
+    _text(
+        "rate_control", "spec.model.rate_control.name",
+        "How the model's rate is set: none (one model per lmbda), or what makes it variable.",
+    ),
+    _text(
+        "trained_lmbdas", "spec.model.rate_control.lmbdas",
+        "lmbdas that a model of variable rate is trained for, joined by '-'.",
+    ),
+    _number(
+        "lmbda_code", "1", "-", "evaluation.lmbda_code", None,
+        "Rate code of a model of variable rate, 0 to 65535 over its range of lmbda.", kind="int",
+    ),
 )
 
 _QUALITY = (
@@ -190,35 +207,51 @@ _QUALITY = (
     ),
 )
 
+_LEFT = " With gates: times the share of operations that they leave (gating_*)."
 _COST = (
     _number(
         "kmac_per_px_dec", "kMAC/px", "low", "complexity.decode.parity_kmac_per_px", "cost/kmac_per_px_dec",
         "Decoder's thousand multiply-accumulates per source pixel, parity count (convolutions and matrix "
-        "products at the counted image size).",
+        "products at the counted image size)." + _LEFT, gated="decode",
+    ),
+    _number(
+        "kmac_per_px_dec_dense", "kMAC/px", "-", "complexity.decode.parity_kmac_per_px",
+        "cost/kmac_per_px_dec_dense",
+        "The same with all channels open: what the architecture would cost without its gates.",
     ),
     _number(
         "kflop_per_px_dec", "kFLOP/px", "low", "complexity.decode.parity_kflop_per_px",
         "cost/kflop_per_px_dec",
-        "Twice the decoder's kMAC/px.",
+        "Twice the decoder's kMAC/px.", gated="decode",
     ),
     _number(
         "kmac_per_px_dec_executed", "kMAC/px", "low", "complexity.decode.executed_kmac_per_px",
         "cost/kmac_per_px_dec_executed",
-        "Decoder's kMAC/px of the operators that really run.",
+        "Decoder's kMAC/px of the operators that really run." + _LEFT, gated="decode",
     ),
     _number(
         "kflop_per_px_dec_executed", "kFLOP/px", "low", "complexity.decode.executed_kflop_per_px",
         "cost/kflop_per_px_dec_executed",
-        "Twice the decoder's executed kMAC/px.",
+        "Twice the decoder's executed kMAC/px.", gated="decode",
     ),
     _number(
         "kmac_per_px_enc", "kMAC/px", "low", "complexity.encode.parity_kmac_per_px", "cost/kmac_per_px_enc",
-        "Encoder's kMAC/px, parity count.",
+        "Encoder's kMAC/px, parity count." + _LEFT, gated="encode",
+    ),
+    _number(
+        "kmac_per_px_enc_dense", "kMAC/px", "-", "complexity.encode.parity_kmac_per_px",
+        "cost/kmac_per_px_enc_dense",
+        "The same with all channels open.",
     ),
     _number(
         "kflop_per_px_enc", "kFLOP/px", "low", "complexity.encode.parity_kflop_per_px",
         "cost/kflop_per_px_enc",
-        "Twice the encoder's kMAC/px.",
+        "Twice the encoder's kMAC/px.", gated="encode",
+    ),
+    _number(
+        "kmac_per_px_enc_executed", "kMAC/px", "low", "complexity.encode.executed_kmac_per_px",
+        "cost/kmac_per_px_enc_executed",
+        "Encoder's kMAC/px of the operators that really run." + _LEFT, gated="encode",
     ),
     _number(
         "params_m", "million", "low", "complexity.params.total", "cost/params_m",
@@ -228,6 +261,79 @@ _COST = (
         "params_dec_m", "million", "low", "complexity.params.total_without_g_a", "cost/params_without_g_a_m",
         "Trainable parameters without the analysis transform g_a.", divisor=1e6,
     ),
+)
+
+
+
+def _gated(name: str, unit: str, path: str, description: str) -> Column:
+    """Empty for models without gates. No direction: a model without gates would win by having no number."""
+    return _number(
+        f"gating_{name}", unit, "-", f"evaluation.gating.{path}", f"gating/{name}", description
+    )
+
+
+def _reduction(name: str, description: str) -> Column:
+    return Column(
+        name=f"gating_{name}", unit="x", origin="derived", metric=f"gating/{name}", description=description
+    )
+
+
+def _counts(short: str, long: Direction, coder: str) -> tuple[Column, ...]:
+    rate = f"{long}_kmac_per_px"
+    return (
+        _gated(
+            f"kmac_per_px_{short}", "kMAC/px", f"{rate}.mean",
+            f"{coder}'s kMAC/px of the operators that ran, closed channels left out: counted while each "
+            "evaluation image was coded; mean over images.",
+        ),
+        _gated(
+            f"kmac_per_px_{short}_std", "kMAC/px", f"{rate}.std",
+            "Standard deviation of the same over images.",
+        ),
+        _gated(
+            f"kmac_per_px_{short}_masks", "kMAC/px", f"{rate}_by_masks.mean",
+            "Theoretical: the count with all channels open less what the gates closed; mean over images.",
+        ),
+        _gated(
+            f"kmac_per_px_{short}_dense", "kMAC/px", f"dense_{rate}",
+            "With all channels open, on the same images; mean over images.",
+        ),
+        _gated(
+            f"kmac_per_px_{short}_conv", "kMAC/px", f"conv_{rate}",
+            "Of the transforms' convolutions alone, closed channels left out; mean over images.",
+        ),
+        _gated(
+            f"kmac_per_px_{short}_conv_dense", "kMAC/px", f"dense_conv_{rate}",
+            "The same with all channels open.",
+        ),
+    )
+
+
+_GATING = (
+    _text(
+        "gating", "spec.model.gating.name",
+        "Which input channels its convolutions compute: none (all), ecg (by energy, per image) or static.",
+    ),
+    _gated(
+        "sparsity", "1", "sparsity",
+        "Share of the gated convolutions' MACs that closed channels would take; over all images.",
+    ),
+    _gated(
+        "natural_sparsity", "1", "natural_sparsity",
+        "Share of those MACs for channels that are zero everywhere, without which nothing changes; not "
+        "known for static.",
+    ),
+    _gated(
+        "learned_sparsity", "1", "learned_sparsity",
+        "Share of those MACs for channels that carry something and are closed; not known for static.",
+    ),
+    *_counts("enc", "encode", "Encoder"),
+    *_counts("dec", "decode", "Decoder"),
+    _reduction("reduction", "Encoder and decoder, all channels open over what ran (means over images)."),
+    _reduction("reduction_dec", "The same of the decoder alone."),
+    _reduction("reduction_dec_masks", "Theoretical: the same of the decoder, by masks."),
+    _reduction("conv_reduction", "Encoder and decoder, convolutions of the transforms alone."),
+    _reduction("conv_reduction_dec", "The same of the decoder alone."),
 )
 
 _TRAINING = (
@@ -310,6 +416,7 @@ _TIME = (
     ),
     _text("time_precision", "precision", "Arithmetic in timing.", origin="timing"),
     _text("time_image_px", "image_px", "Height-width of the timed image.", origin="timing"),
+    _text("time_image", "image", "Which image was timed, and what of it.", origin="timing"),
     Column(
         name="time_alone", unit="-", kind="bool", origin="timing", path="alone",
         description="Whether nothing else ran on the node.",
@@ -359,7 +466,7 @@ _VERSION = Column(
     description="Version of the table's columns.",
 )
 
-COLUMNS: tuple[Column, ...] = (*_IDENTITY, *_QUALITY, *_COST, *_TIME, *_TRAINING, _VERSION)
+COLUMNS: tuple[Column, ...] = (*_IDENTITY, *_QUALITY, *_COST, *_GATING, *_TIME, *_TRAINING, _VERSION)
 
 FRONTIER_COLUMNS: tuple[Column, ...] = (
     Column(
@@ -461,7 +568,25 @@ def read_value(tree: Mapping[str, Any], col: Column) -> Any:
         return len(value) if isinstance(value, list) else int(value)
     if col.kind == "bool":
         return bool(value)
+    if col.gated is not None:
+        left = share_left(tree, col.gated)
+        return None if left is None else float(value) * left
     return float(value) / col.divisor
+
+
+def share_left(tree: Mapping[str, Any], direction: Direction) -> float | None:
+    """Operations that a result's gates left over those with all channels open, over its evaluation images.
+
+    1 without gates; None where there are gates and nothing says what they closed.
+    """
+    if read_path(tree, "spec.model.gating.name") in (None, "none"):
+        return 1.0
+    counts = read_path(tree, "evaluation.gating") or {}
+    ran, dense = (
+        read_path(counts, path)
+        for path in (f"{direction}_kmac_per_px.mean", f"dense_{direction}_kmac_per_px")
+    )
+    return None if ran is None or not dense else float(ran) / float(dense)
 
 
 def metrics(row: Mapping[str, Any]) -> dict[str, float]:

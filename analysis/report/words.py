@@ -31,6 +31,7 @@ NAMES = {
     "kflop_per_px_dec_executed": "Executed decode work",
     "kmac_per_px_enc": "Encode work in MACs",
     "kflop_per_px_enc": "Encode work",
+    "kmac_per_px_enc_executed": "Executed encode work in MACs",
     "params_m": "Parameters",
     "params_dec_m": "Parameters without analysis transform",
     "time_dec_net_ms": "Decode time of the networks",

@@ -65,15 +65,21 @@ def result(
     transform: str = "conv",
     hyper_transform: str = "conv",
     penalty: float = 0.0,
+    gating: dict[str, Any] | None = None,
+    open_share: float = 0.5,
+    stage: str | None = None,
 ) -> dict[str, Any]:
-    """A result.json: wider is better and dearer, the mean-scale model is better and a little dearer."""
+    """A result.json: wider is better and dearer, the mean-scale model is better and a little dearer.
+
+    gating: of the model, {"name": ...}; its gates then leave open_share of the channels open.
+    """
     recipe = {**QUICK, "steps": steps}
     model = {
         "transform": {"name": transform},
         "entropy_model": {"name": entropy_model},
         "hyper_transform": {"name": hyper_transform},
         "depth": {"channels": [width] * 3, "latent_channels": 3 * width // 2, "layers": [0, 0, 0]},
-        "gating": {"name": "none"},
+        "gating": gating or {"name": "none"},
         "rate_control": {"name": "none"},
     }
     arch = _hash("arch", model)
@@ -180,9 +186,13 @@ def result(
         },
         "environment": {"torch": "2.8", "git_revision": "0000000", "semantics_version": 1, "device": "cpu"},
         "warm_start": warm_start,
+        "stage": stage,
         "error": None,
         "attempt": 1,
     }
+    if gating:
+        tree["label"] += f" {gating['name']}"
+        _add_gates(tree, gating["name"], open_share)
     if status == "failed":
         tree |= {"evaluation": None, "complexity": None, "training": None}
         tree["error"] = {
@@ -269,6 +279,51 @@ def _scale(centred: tuple[float, ...], factor: float) -> float:
     return scale
 
 
+GATED_LAYERS = ("g_a.2", "g_a.4", "g_a.6", "h_a.0", "h_a.2", "g_s.0", "g_s.2", "g_s.4", "g_s.6")
+CONV_SHARE = 0.9  # of a direction's work, all of it gated; the rest are norms
+
+
+def _add_gates(tree: dict[str, Any], name: str, open_share: float) -> None:
+    """What the gates of a trial left, in evaluation.gating and in the scores of the images.
+
+    Of the closed channels a fifth is zero anyway. Images differ by up to 5 % of the convolutions, in pairs
+    that cancel, static masks not at all.
+    """
+    evaluation, images = tree["evaluation"], tree["evaluation"]["per_image"]
+    swing = 0.0 if name == "static" else 0.05
+    swings = [swing * (-1) ** n * (n + 1 < len(images) or len(images) % 2 == 0) for n in range(len(images))]
+    found: dict[str, Any] = {"images": len(images)}
+    for direction in ("encode", "decode"):
+        dense = tree["complexity"][direction]["executed_kmac_per_px"]
+        counts = [dense * (1 - CONV_SHARE + CONV_SHARE * open_share * (1 + swing)) for swing in swings]
+        mean = math.fsum(counts) / len(counts)
+        std = math.sqrt(math.fsum((count - mean) ** 2 for count in counts) / len(counts))
+        spread = {"mean": mean, "std": std, "min": min(counts), "max": max(counts)}
+        found |= {f"{direction}_kmac_per_px": spread, f"{direction}_kmac_per_px_by_masks": spread}
+        found[f"dense_{direction}_kmac_per_px"] = dense
+        found[f"conv_{direction}_kmac_per_px"] = mean - (1 - CONV_SHARE) * dense
+        found[f"dense_conv_{direction}_kmac_per_px"] = CONV_SHARE * dense
+        for image, count in zip(images, counts, strict=True):
+            image[f"{direction}_kmac_per_px"] = count
+    known, closed = name != "static", 1 - open_share
+    found["sparsity"] = closed
+    found["natural_sparsity"] = 0.2 * closed if known else None
+    found["learned_sparsity"] = 0.8 * closed if known else None
+    width = tree["spec"]["model"]["depth"]["channels"][0]
+    found["layers"] = [
+        {
+            "name": layer,
+            "in_channels": width,
+            "open": open_share * width * (1 + 0.1 * math.sin(n)),
+            "open_std": swing * width if known else 0.0,
+            "natural_zero": 0.2 * closed if known else None,
+            "macs_share": 1 / len(GATED_LAYERS),
+        }
+        for n, layer in enumerate(GATED_LAYERS)
+    ]
+    evaluation["gating"] = found
+
+
 def _counts(kmac: float) -> dict[str, float]:
     return {
         "parity_kmac_per_px": kmac,
@@ -293,6 +348,9 @@ def timing(
     second: as a device that is slow at other components (_PARTS).
     """
     kmac = tree["complexity"]["decode"]["parity_kmac_per_px"]
+    gates = (tree["evaluation"] or {}).get("gating")
+    if gates:
+        kmac *= gates["decode_kmac_per_px"]["mean"] / gates["dense_decode_kmac_per_px"]
     megapixels = image_px[0] * image_px[1] / (512 * 768)
     slow = (
         math.prod(part[3 if second else 2] for part in _parts_of(*tree["family"].split("/"))) / threads**0.8
@@ -311,6 +369,7 @@ def timing(
     return {
         "schema_version": 1,
         "arch_id": tree["arch_id"],
+        **({"spec_id": tree["spec_id"], "image": "kodim01.png"} if gates else {}),
         "label": tree["label"],
         "family": tree["family"],
         "device": device_slug.replace("-", ":"),
@@ -342,7 +401,12 @@ def write_sweep(
         timings = [timing(tree) for tree in results if tree["complexity"]]
     (folder / "timing").mkdir(parents=True, exist_ok=True)
     for tree in timings:
-        setting = (tree["arch_id"], tree["device_slug"], f"{tree['threads']}t", tree["precision"])
+        setting = (
+            tree.get("spec_id", tree["arch_id"]),
+            tree["device_slug"],
+            f"{tree['threads']}t",
+            tree["precision"],
+        )
         size = "x".join(map(str, tree["image_px"]))
         (folder / "timing" / f"{'__'.join(setting)}__{size}.json").write_text(json.dumps(tree))
     extra = [{"spec_id": f"missing{n}"} for n in range(planned)]
@@ -382,14 +446,19 @@ def timings_of(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def example() -> list[dict[str, Any]]:
-    """What the committed example table holds: twelve architectures, two also as curves, and two mishaps."""
+    """What the committed example table holds: twelve architectures, two also as curves, one with gates and its
+    control, and two mishaps."""
     curves = [
         result(width, "mean_scale_hyperprior", lmbda=lmbda, warm_start={"spec_id": "w", "lmbda": 0.013})
         for width in (64, 128)
         for lmbda in (0.0035, 0.0067, 0.013, 0.025, 0.0483)
     ]
+    gated = [
+        result(128, steps=250, stage=stage, gating=gating, warm_start={"spec_id": "b", "lmbda": 0.013})
+        for stage, gating in (("control", None), ("ecg", {"name": "ecg", "alpha_target": 1.0}))
+    ]
     mishaps = [result(40, status="failed"), result(80, status="rate_mismatch")]
-    return [*grid(), *curves, *mishaps]
+    return [*grid(), *curves, *gated, *mishaps]
 
 
 if __name__ == "__main__":

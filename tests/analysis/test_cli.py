@@ -209,4 +209,4 @@ def test_export_prints_its_files(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["export", str(EXAMPLE), "--format", "compressai", "-o", "results/image"]) == 0
-    assert capsys.readouterr().out.count("results/image/kodak/") == 14
+    assert capsys.readouterr().out.count("results/image/kodak/") == 16

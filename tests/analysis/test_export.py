@@ -17,7 +17,7 @@ from analysis.load import load, read
 def test_a_file_per_architecture_and_budget_with_the_numbers_of_the_table(tmp_path: Path) -> None:
     source = read(write_sweep(tmp_path / "s", example()))
     files = export(source, tmp_path / "out")
-    assert len(files) == len(set(files)) == 14
+    assert len(files) == len(set(files)) == 16
     assert {path.parent for path in files} == {tmp_path / "out" / "kodak"}
     trees = [json.loads(path.read_text()) for path in files]
     curve = next(tree for tree in trees if len(tree["results"]["bpp"]) == 5)

@@ -17,7 +17,8 @@ mlflow = pytest.importorskip("mlflow")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     """Sweep folder, tracking URI, and the id of the parent run that holds the sweep's trials."""
     base = tmp_path_factory.mktemp("mlflow")
-    trials = [*grid(), result(40, status="failed")]
+    gated = result(128, gating={"name": "ecg"}, open_share=0.1, penalty=-0.5)
+    trials = [*grid(), gated, result(40, status="failed")]
     folder = write_sweep(base / "s", trials)
     uri = f"sqlite:///{base}/mlflow.db"
     client = mlflow.MlflowClient(tracking_uri=uri)
@@ -42,7 +43,11 @@ def test_a_parent_run_gives_the_sweeps_frontier_digit_for_digit(
     numbers = [c.name for c in schema.COLUMNS if c.metric]
     assert len(wanted.frontier) > 2
     for name in ["spec_id", *numbers]:
-        assert list(found.frontier[name]) == list(wanted.frontier[name]), name
+        assert found.frontier[name].equals(wanted.frontier[name]), name
+    gated = found.frontier[found.frontier["gating"] == "ecg"]
+    of_gates = [c.name for c in schema.COLUMNS if (c.metric or "").startswith("gating/")]
+    assert (len(gated), len(of_gates)) == (1, 20)
+    assert gated[of_gates].notna().all(axis=None)
     assert "a device that the source does not name" in found.text
     assert "FloatingPointError" in found.text
 
@@ -52,7 +57,7 @@ def test_a_trials_own_run_and_a_bare_id_are_sources_too(
 ) -> None:
     _, uri, parent = logged
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert len(load(parent)) == 13
+    assert len(load(parent)) == 14
     client = mlflow.MlflowClient(tracking_uri=uri)
     experiment = client.get_run(parent).info.experiment_id
     child = client.search_runs([experiment], "metrics.`eval/bpp` > 0", max_results=1)[0]
