@@ -29,7 +29,7 @@ class Fit:
         """For the record."""
         if self.channels is not None:
             return (f"gating.channels=[{','.join(map(str, self.channels))}]",)
-        return (f"width={self.width:.6g}",)
+        return (f"width={self.width!r}",)  # rounded, it could be another model
 
     def applied(self, config: Mapping[str, Any]) -> dict[str, Any]:
         if self.channels is None:

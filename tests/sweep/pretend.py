@@ -90,7 +90,14 @@ def timing(payload: Mapping[str, Any]) -> dict[str, Any]:
     out.parent.mkdir(parents=True, exist_ok=True)
     spread = {"median": 10.0, "q25": 9.0, "q75": 11.0}
     parts = {f"{part}_ms": spread for part in ("network", "entropy", "total")}
-    keys = ("arch_id", "label", "device", "threads", "precision")
+    keys = (
+        "arch_id",
+        "label",
+        "device",
+        "threads",
+        "precision",
+        *(["spec_id"] if "spec_id" in payload else []),
+    )
     row = {
         "schema_version": 1,
         **{k: payload[k] for k in keys},

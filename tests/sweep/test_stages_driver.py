@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from rdc.spec import parse_trial
 from sweep.driver import run_sweep
 from sweep.machines import Entries
 from tests.sweep import pretend
+from tests.sweep.conftest import HERE, wait_until
 
 pytestmark = pytest.mark.usefixtures("environment")
 ENTRIES = Entries(trial="pretend:trial", timing="pretend:timing", probe="pretend:probe")
@@ -183,3 +187,51 @@ def test_what_is_impossible_is_said_before_anything_starts(
 def test_what_does_not_go_with_stages(base_overrides: list[str], overrides: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         run(*base_overrides, "stages={base:null}", *overrides)
+
+
+def test_after_a_kill_the_same_command_runs_what_is_left_and_nothing_twice(
+    inline: list[str], tmp_path: Path
+) -> None:
+    overrides = [*inline, STAGES]
+    whole = [text.replace(f"{tmp_path}/runs", f"{tmp_path}/whole") for text in overrides]
+    assert run(*whole) == 0
+    wanted = {path.name for path in tmp_path.glob("whole/tiny/trials/*")}
+    folder = tmp_path / "runs/tiny"
+    command = [sys.executable, str(HERE / "pretend.py"), *overrides]
+    with open(tmp_path / "output.txt", "w") as output:
+        driver = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "SLEEP_S": "0.5"})
+    try:
+        # Both bases, and one of what starts from them; another one is running.
+        assert wait_until(lambda: len(list(folder.glob("trials/*/result.json"))) == 3, limit_s=120), (
+            tmp_path / "output.txt"
+        ).read_text()
+    finally:
+        driver.kill()
+        driver.wait()
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/result.json")}
+    assert len(before) < len(wanted)
+    assert run(*overrides) == 0
+    after = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/result.json")}
+    assert {path.parent.name for path in after} == wanted
+    assert {path: after[path] for path in before} == before
+
+
+def test_every_trial_with_gates_is_timed_and_of_other_architectures_one(
+    base_overrides: list[str], tmp_path: Path
+) -> None:
+    stages = (
+        "stages={base:null,more:{start:base,overrides:['budget.steps=9','budget.warmup_steps=1']},"
+        "gated:{start:base,overrides:['gating=ecg']},rates:{start:gated,measure:true,lmbdas:[0.005,0.013]},"
+        "plain:{start:base,measure:true,lmbdas:[0.005]}}"
+    )
+    assert run(*base_overrides, "cluster=inline", stages) == 0
+    folder = tmp_path / "runs/tiny"
+    timings = [json.loads(path.read_text()) for path in folder.glob("timing/*.json")]
+    found = {path.name.partition("__")[0] for path in folder.glob("timing/*.json")}
+    trials = {stage: result for (stage, _, _), result in results(folder).items()}
+    gates = {trials[stage]["spec_id"] for stage in ("gated", "rates")}
+    assert found == {trials["base"]["arch_id"], *gates}
+    assert {timing.get("spec_id") for timing in timings} == {None, *gates}
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("timing/*.json")}
+    assert run(*base_overrides, "cluster=inline", stages) == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("timing/*.json")} == before
