@@ -205,7 +205,13 @@ def _describe(arguments: argparse.Namespace) -> None:
     lmbdas = getattr(model.rate_control, "lmbdas", None)
     if lmbdas is not None:
         extra["lmbda_range"] = [lmbdas[0], lmbdas[-1]]
-    description = {"family": model.family, "arch_id": _arch_id(model), **extra, **complexity.to_dict()}
+    description = {
+        "family": model.family,
+        "gating": model.gating.name,
+        "arch_id": _arch_id(model),
+        **extra,
+        **complexity.to_dict(),
+    }
     print(json.dumps(description, indent=2) if arguments.json else _as_text(description))
 
 
@@ -275,6 +281,11 @@ def _as_text(description: dict[str, Any]) -> str:
             used = memory["parts"][part], steps["parts"][part], cost["params"]
             lines.append(_row(f"  {part}", rates, *used))
     lines.append(f"parameters: {params['total']:,} (without g_a {params['total_without_g_a']:,})")
+    if description["gating"] != "none":
+        lines.append(
+            f"gating={description['gating']}: counted with every channel open; what images really cost, the "
+            "trial's result and tables say"
+        )
     if "lmbda_range" in description:
         lines.append("lmbda, one model for all: {:g} to {:g}".format(*description["lmbda_range"]))
     if "checkpoint" in description:

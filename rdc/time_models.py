@@ -122,6 +122,7 @@ def time_models(models: Sequence[TimedModel], settings: Settings, table: Path) -
     UserError for a table that cannot be appended to, before anything is measured, and at the end if a model
     could not be measured in some setting.
     """
+    _check_gated(models, settings)
     device = resolve_device(settings.device)
     known = read_settings(table)
     load = os.getloadavg()[0]
@@ -145,6 +146,24 @@ def time_models(models: Sequence[TimedModel], settings: Settings, table: Path) -
             f"{run.failed} of {len(lacking)} measurements failed, as said above; the others are in {table}"
         )
     print(f"{table}: complete; compare with `python -m analysis runtime {table}`")
+
+
+def _check_gated(models: Sequence[TimedModel], settings: Settings) -> None:
+    """UserError where gates would decide by what no user codes."""
+    for model in models:
+        if model.spec.gating.name == "none":
+            continue
+        if model.checkpoint is None:
+            raise UserError(
+                f"--models {model.name}: gating={model.spec.gating.name} closes no channel before it is "
+                "trained; time a trained one with --checkpoints"
+            )
+        for size in settings.sizes:
+            if size.photo is None and model.spec.gating.name != "static":
+                raise UserError(
+                    f"{model.checkpoint}: which channels its gates close, and so its time, depends on the "
+                    f"image; name photos with --images, in place of {size.height_px}x{size.width_px} alone"
+                )
 
 
 @dataclasses.dataclass(frozen=True)

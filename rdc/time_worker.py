@@ -76,10 +76,18 @@ class Bench:
         self.peak_memory_mb: float | None = None
         self.codec = _codec(task).eval().to(self.device)
         self.codec.set_transform_precision(task.precision)  # type: ignore[arg-type]
-        latents = random_latents(self.codec, task.height_px, task.width_px)
-        self.latents = Latents(*(latent.to(self.device) for latent in latents))
         self.x = timed_image(task.image, task.height_px, task.width_px).to(self.device)
+        self.latents = self._latents()
         self.coded: bytes | None = None
+
+    @torch.no_grad()
+    def _latents(self) -> Latents:
+        """Where gates decide by what they see, those of the image."""
+        if self.codec.spec.gating.name != "none":
+            y, z = self.codec.encoder_networks(self.x)
+            return Latents(y.round(), z.round())
+        latents = random_latents(self.codec, self.task.height_px, self.task.width_px)
+        return Latents(*(latent.to(self.device) for latent in latents))
 
     @torch.no_grad()
     def warm_up(self) -> None:

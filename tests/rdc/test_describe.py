@@ -126,3 +126,16 @@ def test_describe_prints_them_and_takes_a_width(capsys: pytest.CaptureFixture[st
     described = json.loads(capsys.readouterr().out)
     assert set(described["activation_bytes"]["decode"]["parts"]) == set(described["parts"])
     assert described["serial_steps"]["decode"]["total"] == 2
+
+
+def test_gates_are_counted_open_and_that_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    counts = []
+    for gating in ("none", "ecg"):
+        assert main(["describe", "model=scale_hyperprior", "width=0.1", f"gating={gating}", "--json"]) == 0
+        counts.append(json.loads(capsys.readouterr().out))
+    assert counts[0]["decode"] == counts[1]["decode"]
+    assert counts[1]["gating"] == "ecg"
+    assert main(["describe", "model=scale_hyperprior", "width=0.1", "gating=ecg"]) == 0
+    assert "gating=ecg: counted with every channel open" in capsys.readouterr().out

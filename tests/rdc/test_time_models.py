@@ -215,3 +215,24 @@ def test_an_interrupt_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     settings = Settings("cpu", (1,), ("fp32",), (TimedSize(64, 64),), 1, True, False)
     with pytest.raises(UserError, match="stopped; the same command goes on"):
         time_models.time_models([TimedModel("tiny", SPEC)], settings, tmp_path / "a.csv")
+
+
+def test_gated_models_are_timed_trained_and_on_photos(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = str(tmp_path / "runtimes.csv")
+    assert main(["time", "--models", "scale_hyperprior width=0.1 gating=ecg", "-o", table]) == 2
+    assert re.search("gating=ecg closes no channel before it is trained; time", capsys.readouterr().err)
+    codec = build(parse_model({**TINY_MODEL, "gating": {"name": "ecg"}}))
+    codec.update()
+    with torch.no_grad():
+        for alpha in codec.gate_parameters().values():
+            alpha.fill_(1.0)
+    path = tmp_path / "model.safetensors"
+    save_model(path, codec, extra={})
+    assert main(["time", "--checkpoints", str(path), "--images", "64x64", "-o", table]) == 2
+    assert re.search("depends on the image; name photos with --images", capsys.readouterr().err)
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)).save(photo)
+    gated = task(model=to_plain(codec.spec), checkpoint=str(path), image=str(photo))
+    assert rows(answers(gated))[0]["dec_net_ms"] > 0
