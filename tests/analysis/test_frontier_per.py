@@ -114,6 +114,21 @@ def test_more_groups_than_fit_are_left_to_the_table(tmp_path: Path) -> None:
     assert len(found.table) == 16
 
 
+def test_of_several_timed_trials_of_an_architecture_the_compared_ones_count(tmp_path: Path) -> None:
+    """What has gates is timed at every lmbda, and may take another time at each."""
+    low, high = result(64, lmbda=0.0067), result(64, lmbda=0.013)
+    others = [result(width, lmbda=0.013) for width in (32, 96)]
+    times = [
+        timing(tree, factor=factor) | {"spec_id": tree["spec_id"], "weights": f"trained {tree['spec_id']}"}
+        for tree, factor in ((low, 9.0), (high, 1.0))
+    ]
+    times += [timing(tree) for tree in others]
+    source = read(write_sweep(tmp_path / "s", [low, high, *others], timings=times))
+    table = per(source, tmp_path / "o", "device").table.set_index("arch_id")
+    assert table.loc[high["arch_id"], "time_dec_total_ms"] == times[1]["decode"]["total_ms"]["median"]
+    assert len(table) == 3
+
+
 def test_what_cannot_be_compared_per_device_or_budget_is_refused(tmp_path: Path) -> None:
     untimed = read(write_sweep(tmp_path / "s", grid(), timings=[]))
     with pytest.raises(AnalysisError, match="--per device: s holds no timings of several devices"):

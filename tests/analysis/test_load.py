@@ -168,6 +168,25 @@ def test_times_of_the_chosen_device(tmp_path: Path) -> None:
         load(folder, device="tpu")
 
 
+def test_a_timing_of_a_trial_is_of_no_other_trial_of_its_architecture(tmp_path: Path) -> None:
+    """What has gates is timed trial by trial, as its time depends on its weights."""
+    first, second, untimed = (result(64, seed=seed) for seed in (0, 1, 2))
+    plain = result(96)
+    timings = [
+        timing(first, factor=2.0) | {"spec_id": first["spec_id"]},
+        timing(second) | {"spec_id": second["spec_id"]},
+        timing(plain),
+    ]
+    source = read(write_sweep(tmp_path / "s", [first, second, untimed, plain], timings=timings))
+    times = source.frame.set_index("spec_id")["time_dec_net_ms"]
+    assert times[first["spec_id"]] == pytest.approx(2 * times[second["spec_id"]])
+    assert pd.isna(times[untimed["spec_id"]])
+    assert times[plain["spec_id"]] > 0
+    # With all its channels it would cost what was counted, and was not so timed.
+    counted = source.runtimes.groupby("arch_id")["kflop_per_px_dec"].count()
+    assert (counted[first["arch_id"]], counted[plain["arch_id"]]) == (0, 1)
+
+
 def test_a_table_reads_back_what_was_written(tmp_path: Path) -> None:
     frame = load(write_sweep(tmp_path / "s", [*grid(), result(40, status="failed")]))
     frame.to_csv(tmp_path / "t.csv", index=False)

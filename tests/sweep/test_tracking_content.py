@@ -325,3 +325,10 @@ def test_a_taken_port_is_passed_over() -> None:
     first = free_port()
     with socket.create_server(("127.0.0.1", first)):
         assert free_port() > first
+
+
+def test_a_trial_says_its_stage_from_its_begin_to_its_end() -> None:
+    planned = {"spec_id": "a" * 12, "stage": "tuned", "spec": {}}
+    assert content.plan_tags(planned)["stage"] == "tuned"
+    assert content.result_tags({"status": "ok", "stage": "tuned"})["stage"] == "tuned"
+    assert "stage" not in content.plan_tags({**planned, "stage": None})
