@@ -14,6 +14,7 @@ from analysis.commands import (
     export,
     figures,
     frontier,
+    gating,
     report,
     runtime,
     schema,
@@ -23,7 +24,20 @@ from analysis.commands import (
 from analysis.commands.common import Help
 from analysis.errors import AnalysisError
 
-COMMANDS = (frontier, figures, bdrate, export, claims, anchors, runtime, report, schema, table, variable_rate)
+COMMANDS = (
+    frontier,
+    figures,
+    bdrate,
+    gating,
+    export,
+    claims,
+    anchors,
+    runtime,
+    report,
+    schema,
+    table,
+    variable_rate,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

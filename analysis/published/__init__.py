@@ -44,3 +44,21 @@ def presets() -> pd.DataFrame:
     """Our models A to G at full width, as `python -m rdc describe model=rdc_a` counts them: by these a result
     is known as one of them. Names of components as in the results; channels and layers joined by '-'."""
     return _presets().copy()
+
+
+GATING_TITLE = "Yin et al., ICASSP 2022 (poster)"
+
+
+@functools.cache
+def _gating() -> pd.DataFrame:
+    return pd.read_csv(Path(__file__).parent / "gating.csv")
+
+
+def gating() -> pd.DataFrame:
+    """What GATING_TITLE, "Universal Efficient Variable-rate Neural Image Compression", reports of its gates.
+
+    One row per model (entropy_model) and quality of CompressAI (with its lmbda): psnr_drop_pct, relative, and
+    flop_reduction. It says neither what its operations leave out nor what becomes of the rate, nor against
+    which training the drop is.
+    """
+    return _gating().copy()

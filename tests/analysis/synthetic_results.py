@@ -446,8 +446,8 @@ def timings_of(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def example() -> list[dict[str, Any]]:
-    """What the committed example table holds: twelve architectures, two also as curves, one with gates and its
-    control, and two mishaps."""
+    """What the committed example table holds: twelve architectures, two also as curves, one with gates and
+    its control, and two mishaps."""
     curves = [
         result(width, "mean_scale_hyperprior", lmbda=lmbda, warm_start={"spec_id": "w", "lmbda": 0.013})
         for width in (64, 128)

@@ -43,7 +43,8 @@ def test_a_parent_run_gives_the_sweeps_frontier_digit_for_digit(
     numbers = [c.name for c in schema.COLUMNS if c.metric]
     assert len(wanted.frontier) > 2
     for name in ["spec_id", *numbers]:
-        assert found.frontier[name].equals(wanted.frontier[name]), name
+        ours, theirs = (table.frontier[name].reset_index(drop=True) for table in (found, wanted))
+        assert ours.equals(theirs), name  # unlike ==, a missing number equals a missing number
     gated = found.frontier[found.frontier["gating"] == "ecg"]
     of_gates = [c.name for c in schema.COLUMNS if (c.metric or "").startswith("gating/")]
     assert (len(gated), len(of_gates)) == (1, 20)
