@@ -408,6 +408,7 @@ def learner_of(make_trial: Any, **changes: Any) -> Learner:
 
 def test_each_images_error_is_weighed_with_its_own_lmbda(make_trial: Any) -> None:
     learner = learner_of(make_trial, rate_ramp_steps=4)
+    restless(learner.codec)
     x = image(64, 64, batch=8)
     learner._seed_noise(1, 0)
     lmbdas = DEFAULTS.lmbdas_of_images(0, 8, seed=0, step=1)

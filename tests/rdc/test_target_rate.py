@@ -112,6 +112,17 @@ def test_a_gap_between_sizes_is_named_with_the_sizes_beside_it() -> None:
     assert len(found(Leaps(1, 2), 2000)) == 2000
 
 
+def test_a_code_beside_the_one_that_bisection_ends_at_is_found() -> None:
+    class Lonely(Sizes):
+        def size(self, code: int) -> int:
+            return 1500 if code == 29_996 else 1000 if code < 30_000 else 2000
+
+    # Halving 0..65535 goes by 29,983 and 29,999 and ends between 29,999 and 30,000.
+    codec = Lonely(1, 2)
+    assert len(found(codec, 1500)) == 1500
+    assert codec.rate_code == 29_996
+
+
 def test_a_model_whose_rate_does_not_change_says_so_by_its_range() -> None:
     with pytest.raises(UserError, match=r"to 1000 bytes \(0.1333 bpp\) up to 1000 bytes"):
         found(Sizes(1000, 1000), 1500)
