@@ -78,6 +78,9 @@ def test_codes_rise_with_lmbda_and_end_where_the_range_ends() -> None:
     assert all(low < high for low, high in itertools.pairwise(lmbdas))
     assert (lmbdas[0], lmbdas[-1]) == (0.0018, 0.18)
     # Half way in logarithm: sqrt(0.0018 * 0.18) = 0.018, between the two middle codes.
+    # 0.07 * (0.3 / 0.07) rounds to more than 0.3.
+    rounded = Params(lmbdas=(0.07, 0.3))
+    assert rounded.code_of(rounded.lmbda_of(MAX_RATE_CODE)) == MAX_RATE_CODE
     assert lmbdas[MAX_RATE_CODE // 2] < 0.018 < lmbdas[MAX_RATE_CODE // 2 + 1]
     codes = [DEFAULTS.code_of(lmbda) for lmbda in DEFAULTS.lmbdas]
     assert codes[0] == 0
