@@ -18,6 +18,10 @@ from analysis.schema import COLUMNS
 USUAL_LMBDA = 0.013
 
 _GROUP = ["dataset_hash", "budget_id", "lmbda"]
+# What makes a trial that measures given weights a repetition of the one that trained them.
+_POINT = ["arch_id", "curve_id", "budget_id", "dataset_hash", "lmbda", "seed"]
+# So many lmbdas are named one by one.
+_NAMED_LMBDAS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +109,17 @@ def _unusable(frame: pd.DataFrame, objectives: list[str]) -> pd.Series:
     reasons = pd.Series("", index=frame.index, dtype=object)
     for name in ["lmbda", *objectives]:
         reasons = reasons.mask(~np.isfinite(frame[name].astype("float64")), f"no value for {name}")
-    return reasons.mask(frame["status"] != "ok", "status " + frame["status"])
+    reasons = reasons.mask(frame["status"] != "ok", "status " + frame["status"])
+    return reasons.mask((reasons == "") & measured_again(frame), "the rate at which it was trained, again")
+
+
+def measured_again(frame: pd.DataFrame) -> pd.Series:
+    """Of each trial whether it measures weights at the rate at which they were trained: no second seed."""
+    trained = (frame["weights_sha256"] == "") & (frame["status"] == "ok")
+    if trained.all():
+        return pd.Series(False, index=frame.index)
+    point = [frame[name] for name in _POINT]
+    return (frame["weights_sha256"] != "") & trained.groupby(point, dropna=False).transform("any")
 
 
 def _keep(frame: pd.DataFrame, names: list[str], value: str | float | None, option: str) -> pd.DataFrame:
@@ -138,8 +152,11 @@ def _message(usable: pd.DataFrame, taken: pd.DataFrame) -> str:
     ):
         known = _names(usable, name)
         if len(known) > 1:
-            chosen = known[taken[name].iloc[0]]
-            parts.append(f"{text} {', '.join(known.values())}: taken {chosen} ({option} chooses)")
+            chosen, every = known[taken[name].iloc[0]], list(known.values())
+            shown = f"{text} {', '.join(every)}"
+            if name == "lmbda" and len(every) > _NAMED_LMBDAS:
+                shown = f"{len(every)} lmbdas from {every[0]} to {every[-1]}"
+            parts.append(f"{shown}: taken {chosen} ({option} chooses)")
     if not parts:
         return ""
     count = taken["arch_id"].nunique()

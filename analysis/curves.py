@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.bdrate import Curve
-from analysis.comparable import average_seeds, distinct_labels
+from analysis.comparable import average_seeds, distinct_labels, measured_again
 from analysis.errors import AnalysisError
 from analysis.settings import MIN_POINTS
 
@@ -96,7 +96,8 @@ def curve_points(frame: pd.DataFrame) -> pd.DataFrame:
     """All good trials with lmbda, rate and PSNR, seeds averaged; those alike in CURVE_KEY are one curve."""
     frame = distinct_labels(frame)
     finite = np.isfinite(frame[["lmbda", "bpp", "psnr_db"]].astype("float64")).all(axis=1)
-    return average_seeds(frame[(frame["status"] == "ok") & finite], [*CURVE_KEY, "lmbda"])
+    good = (frame["status"] == "ok") & finite & ~measured_again(frame)
+    return average_seeds(frame[good], [*CURVE_KEY, "lmbda"])
 
 
 def trial_curves(frame: pd.DataFrame) -> list[TrialCurve]:

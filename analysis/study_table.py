@@ -129,18 +129,28 @@ def _names(compared: pd.DataFrame) -> pd.DataFrame:
     for row in compared.to_dict("records"):
         letters.append(next((str(preset["model"]) for preset in known if _is(row, preset)), ""))
         layers = "" if set(row["layers"]) <= {"0", "-"} else f" +{row['layers']}"
+        added = "".join(f" {name}" for name in _additions(row))
         sizes.append(
-            f"{row['channels']}/{row['latent_channels']}{layers}" if row["channels"] else row["label"]
+            f"{row['channels']}/{row['latent_channels']}{layers}{added}" if row["channels"] else row["label"]
         )
     return pd.DataFrame({"model": letters, "size": sizes}, index=compared.index, dtype=object)
+
+
+def _additions(row: Mapping[Hashable, Any]) -> list[str]:
+    """Gates and rate control, which no model of the study has."""
+    return [str(row[name]) for name in ("gating", "rate_control") if row.get(name, "") not in ("", "none")]
 
 
 def _is(row: Mapping[Hashable, Any], preset: Mapping[Hashable, Any]) -> bool:
     """Whether an architecture is that preset, by its depth and by what is counted on it."""
     names = ("transform", "entropy_model", "hyper_transform", "channels", "layers")
-    return all(row[name] == preset[name] for name in names) and all(
-        abs(row[name] - preset[name]) <= _SAME_SIZE * preset[name]
-        for name in ("params_m", "kflop_per_px_dec")
+    return (
+        not _additions(row)
+        and all(row[name] == preset[name] for name in names)
+        and all(
+            abs(row[name] - preset[name]) <= _SAME_SIZE * preset[name]
+            for name in ("params_m", "kflop_per_px_dec")
+        )
     )
 
 

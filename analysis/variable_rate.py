@@ -132,12 +132,6 @@ def is_variable(frame: pd.DataFrame) -> pd.Series:
     return ~frame["rate_control"].isin(("", "none"))
 
 
-def holds_variable_rate(source: Source) -> bool:
-    """Whether there is anything for `variable_models`; costs nothing."""
-    frame = source.frame
-    return bool((is_variable(frame) & (frame["status"] == "ok")).any())
-
-
 def variable_models(source: Source) -> list[VariableModel]:
     """Every model of variable rate in the source, in the order of their first trials.
 

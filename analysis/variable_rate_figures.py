@@ -42,7 +42,12 @@ def draw_rd(models: Sequence[VariableModel], folder: Path) -> Path:
         axes.set_xlabel(axis_text("bpp", direction=False))
     panels[0].set_ylabel(wrap_label(axis_text("psnr_db")))
     count = plural(len(models), "model")
-    frame(figure, f"One model for every rate: {count} of variable rate", basis(rows), list(handles.values()))
+    frame(
+        figure,
+        f"One model for every rate: {count} of variable rate, and fixed-rate ones",
+        basis(rows),
+        list(handles.values()),
+    )
     (written,) = save(figure, folder, RD_FILE)
     return written
 
@@ -95,10 +100,14 @@ def draw_bytes(models: Sequence[VariableModel], folder: Path) -> list[Path]:
         seed = f", seed {steps.seed}" if len(model.steps) > 1 else ""
         axes.set_title(f"{shorten(model.name, 60)}{seed}", fontsize=9)
         axes.set_xlabel("lmbda of the file's rate code")
-    panels[0].set_ylabel("coded file  [bytes]")
+    panels[0].set_ylabel("coded file  [kB = 1,000 bytes]")
     falls = sum(len(steps.mean_violations()) for _, steps in judged)
     singles = sum(len(steps.image_violations()) for _, steps in judged)
-    said = "Files grow with lmbda" if not falls else f"The mean file does not grow at {plural(falls, 'step')}"
+    said = (
+        "The mean file grows with lmbda at every step"
+        if not falls
+        else f"The mean file does not grow at {plural(falls, 'step')} of lmbda"
+    )
     total = sum(steps.steps * len(steps.images) for _, steps in judged)
     note = f"Single images: {singles} of {total:,} steps from one rate to the next do not rise."
     rows = rows_of([model.curve for model in dict(judged)])
@@ -107,21 +116,27 @@ def draw_bytes(models: Sequence[VariableModel], folder: Path) -> list[Path]:
 
 
 def _draw_sizes(axes: Axes, steps: ByteSteps) -> None:
-    axes.plot(steps.lmbdas, steps.bytes, color="0.75", linewidth=0.7, zorder=2)
+    axes.plot(steps.lmbdas, steps.bytes / 1e3, color="0.75", linewidth=0.7, zorder=2)
     axes.plot(
-        steps.lmbdas, steps.mean_bytes, color=_VARIABLE, linewidth=1.8, marker="o", markersize=3.5, zorder=4
+        steps.lmbdas,
+        steps.mean_bytes / 1e3,
+        color=_VARIABLE,
+        linewidth=1.8,
+        marker="o",
+        markersize=3.5,
+        zorder=4,
     )
     of_images, of_mean = steps.image_violations(), steps.mean_violations()
     axes.plot(
-        [v.next_lmbda for v in of_images], [v.next_bytes for v in of_images],
+        [v.next_lmbda for v in of_images], [v.next_bytes / 1e3 for v in of_images],
         linestyle="none", marker="x", markersize=5, color=_FALL, zorder=3,
     )  # fmt: skip
     axes.plot(
-        [v.next_lmbda for v in of_mean], [v.next_bytes for v in of_mean],
+        [v.next_lmbda for v in of_mean], [v.next_bytes / 1e3 for v in of_mean],
         linestyle="none", marker="X", markersize=10, color=_FALL, markeredgecolor="black", zorder=5,
     )  # fmt: skip
     set_scale(axes, "x", pd.Series(steps.lmbdas), force_log=True)
-    set_scale(axes, "y", pd.Series(steps.bytes.ravel()), force_log=True)
+    set_scale(axes, "y", pd.Series(steps.bytes.ravel() / 1e3), force_log=True)
 
 
 def _size_handles(falls: int, singles: int) -> list[Line2D]:

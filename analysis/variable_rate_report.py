@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis import text
 from analysis.curves import rows_of
 from analysis.files import write_csv
 from analysis.load import Source
@@ -16,7 +17,7 @@ from analysis.variable_rate import Arm, Comparison, VariableModel, variable_mode
 from analysis.variable_rate_bytes import ByteSteps, Violation
 from analysis.variable_rate_figures import draw_bytes, draw_rd
 from analysis.variable_rate_published import COMPRESSAI, PUBLISHED_PCT, compressai_saving_pct
-from analysis.variable_rate_text import report_text
+from analysis.variable_rate_text import report_text, summary_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,12 @@ def report(source: Source, folder: Path, *, print_table: bool = True) -> Variabl
     if print_table:
         print(printed)
     return VariableRateReport(tuple(models), table, points, files, printed)
+
+
+def write(source: Source, folder: Path) -> str:
+    """The same at the end of a sweep, where a few lines are enough."""
+    found = report(source, folder, print_table=False)
+    return f"{summary_text(found.models)}\n{text.files_line(found.files)}"
 
 
 def comparison_table(models: Sequence[VariableModel]) -> pd.DataFrame:

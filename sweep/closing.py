@@ -57,14 +57,16 @@ def written_report(folder: Path) -> str:
     from analysis.errors import AnalysisError
     from analysis.frontier import report
     from analysis.load import read
+    from analysis.more_reports import write_more
 
     try:
         source = read(folder)
         said = report(source, folder, print_table=False).text
     except AnalysisError as error:
         return f"no report: {error}"
+    more = write_more(source, folder)
     trouble = _page_trouble(source, folder / PAGE_FILE)
-    return f"{said}\n{trouble}" if trouble else said
+    return "\n".join(filter(None, (said, more, trouble)))
 
 
 def _page_trouble(source: Any, path: Path) -> str:

@@ -14,6 +14,8 @@ from analysis.claims.evidence import Evidence
 from analysis.claims.statistics import Array, Quantity
 
 COMPONENTS = ("transform", "entropy_model", "hyper_transform")
+# What changes results besides, without being one of the study's parts.
+_ADDITIONS = ("gating", "rate_control")
 # From here on pairs are resampled too, so that the interval speaks of other architectures as well.
 MIN_PAIRS_RESAMPLED = 5
 # CHARM needs a latent that its slices divide: widths rounded for that still count as equal.
@@ -68,12 +70,13 @@ def matched_pairs(evidence: Evidence, component: str, one: str, other: str) -> P
     """
     rows = evidence.architectures
     keys = [name for name in (*COMPONENTS, "channels", "layers") if name != component]
+    keys += [name for name in _ADDITIONS if name in rows]
     if component == "transform":
         keys.remove("layers")
     found: list[tuple[int, int]] = []
     ambiguous = 0
     known = rows[(rows["channels"] != "") & rows["latent_channels"].notna()]
-    for _, group in known[known[component].isin([one, other])].groupby(keys, sort=False):
+    for _, group in known[known[component].isin([one, other])].groupby(keys, sort=False, dropna=False):
         if component == "transform":
             group = group.sort_values("cost", kind="stable").drop_duplicates([component, "latent_channels"])
         here, there = group[group[component] == one], group[group[component] == other]

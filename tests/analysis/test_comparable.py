@@ -43,7 +43,7 @@ def slow_average(rows: pd.DataFrame) -> list[dict[str, Any]]:
 def test_averages_are_those_of_a_plain_loop(tmp_path: Path) -> None:
     rows = trials(tmp_path)
     averaged = average_seeds(rows)
-    expected = pd.DataFrame(slow_average(rows))
+    expected = pd.DataFrame(slow_average(rows)).astype(averaged.dtypes)
     pd.testing.assert_frame_equal(averaged, expected, check_dtype=False, rtol=1e-12)
     assert sorted(averaged["seeds"]) == [1, 3, 3]
     assert averaged.index.tolist() == [0, 1, 2]
