@@ -6,9 +6,11 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 
 from rdc.errors import UserError
 from sweep.stage import read_stages
+from tests.sweep.conftest import ROOT
 
 LMBDAS = (0.01, 0.02)
 
@@ -91,3 +93,11 @@ def test_null_is_no_stages() -> None:
 def test_mistakes_are_named(stages: Any, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         read_stages(stages, LMBDAS)
+
+
+def test_the_example_in_the_documentation_is_right() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/stages.md").read_text(), flags=re.DOTALL)
+    example, rates = (yaml.safe_load(block) for block in blocks)
+    stages = read_stages(example["stages"], tuple(example["lmbdas"]))
+    assert 3 * sum(len(stage.lmbdas) for stage in stages) == 36  # of three models, as it says there
+    assert [stage.name for stage in read_stages(rates["stages"], LMBDAS)] == ["variable", "rates"]
