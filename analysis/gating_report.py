@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import text
+from analysis import gating_figures, text
+from analysis.figures.sheet import Drawn
 from analysis.files import write_csv
 from analysis.gating_table import GatingTable, gating_table
 from analysis.gating_text import gating_text, verdict_lines
@@ -27,11 +28,13 @@ class GatingReport:
 def report(source: Source, folder: Path, *, print_table: bool = True, draw: bool = True) -> GatingReport:
     """Compute, write gating.csv, draw, print; the output folder is made if needed."""
     found = gating_table(source)
-    files = [write_csv(found.rows, folder / "gating.csv")]
-    printed = gating_text(source, found, files)
+    table = write_csv(found.rows, folder / "gating.csv")
+    drawn = gating_figures.draw(found, folder) if draw else Drawn((), ())
+    files = (table, *drawn.files)
+    printed = gating_text(source, found, files, drawn.left_out)
     if print_table:
         print(printed)
-    return GatingReport(found.rows, found, tuple(files), printed)
+    return GatingReport(found.rows, found, files, printed)
 
 
 def write(source: Source, folder: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Hashable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ Floats = npt.NDArray[np.float64]
 class GatingTable:
     """rows: as gating.csv. trials: those behind them, with model, role and arm. scores: of their images.
 
-    points: the rows before they were compared. notes: what is missing, line by line.
+    points: the rows before they were compared. notes: what is missing, line by line. folder: the source's.
     """
 
     rows: pd.DataFrame
@@ -55,6 +56,13 @@ class GatingTable:
     trials: pd.DataFrame
     scores: Scores
     notes: tuple[str, ...]
+    folder: Path
+
+    def pair(self, spec_ids: str) -> tuple[dict[Hashable, Any], dict[Hashable, Any]] | None:
+        """A row's point and its control; None where it has none."""
+        point = self.points[self.points["spec_id"] == spec_ids].iloc[0].to_dict()
+        control = one_of(self.points, point, "control")
+        return None if control is None else (point, control)
 
 
 def gating_table(source: Source) -> GatingTable:
@@ -65,7 +73,7 @@ def gating_table(source: Source) -> GatingTable:
     points = _points(arms)
     rows = [_row(point, points, scores) for point in points.to_dict("records")]
     table = _with_published(_with_bd_rates(pd.DataFrame(rows)))
-    return GatingTable(table, points, arms, scores, (*notes, *scores.notes, *_missing(table)))
+    return GatingTable(table, points, arms, scores, (*notes, *scores.notes, *_missing(table)), source.folder)
 
 
 class Scores:
@@ -137,16 +145,18 @@ def _models(frame: pd.DataFrame, gated: pd.Series) -> pd.Series:
             seen.add(at)
             at = start[at]
         models.append("" if is_gated[at] else arch[at])
-    found = pd.Series(models, index=frame.index, dtype=object)
-    alone = gated & (found == "")
-    return found.where(~alone, [_twin(frame, gated, row) if alone[row] else "" for row in frame.index])
+    twins = _twins(frame, gated)
+    return pd.Series(
+        [model or twin for model, twin in zip(models, twins, strict=True)], index=frame.index, dtype=object
+    )
 
 
-def _twin(frame: pd.DataFrame, gated: pd.Series, row: Hashable) -> str:
+def _twins(frame: pd.DataFrame, gated: pd.Series) -> list[str]:
     """The only ungated architecture of the same family and widths; else the gated one stands for itself."""
-    shape = frame[["family", "channels", "latent_channels", "layers"]].astype(str).agg("/".join, axis=1)
-    found = frame.loc[~gated & (shape == shape[row]), "arch_id"].unique()
-    return str(found[0] if len(found) == 1 else frame["arch_id"][row])
+    shapes = frame[["family", "channels", "latent_channels", "layers"]].astype(str).agg("/".join, axis=1)
+    dense = frame[~gated].groupby(shapes[~gated])["arch_id"].unique()
+    ungated = {str(shape): ids[0] for shape, ids in dense.items() if len(ids) == 1}
+    return [str(ungated.get(shape, own)) for shape, own in zip(shapes, frame["arch_id"], strict=True)]
 
 
 def _with_roles(frame: pd.DataFrame, gated: pd.Series) -> pd.DataFrame:
@@ -231,9 +241,7 @@ def _row(point: dict[Hashable, Any], points: pd.DataFrame, scores: Scores) -> di
         **{name: point.get(name) for name in _OURS},
         "kmac_per_px": point["kmac_per_px"],
         **_changes(point, control, base),
-        "reduction": _ratio(dense, point, "kmac_per_px"),
-        "reduction_enc": _ratio(dense, point, "kmac_per_px_enc_executed"),
-        "reduction_dec": _ratio(dense, point, "kmac_per_px_dec_executed"),
+        **_reductions(point, dense),
         "speedup_enc": _ratio(dense, point, "time_enc_net_ms"),
         "speedup_dec": _ratio(dense, point, "time_dec_net_ms"),
     }
@@ -259,6 +267,23 @@ def _changes(
             100 * (point["bpp"] / of["bpp"] - 1) if known and of is not None else None
         )
     return found
+
+
+def _reductions(
+    point: Mapping[Hashable, Any], dense: Mapping[Hashable, Any] | None
+) -> dict[str, float | None]:
+    """Of gates on the images that they saw; of other networks by what was counted of both."""
+    if not pd.isna(point["gating_reduction"]):
+        return {
+            "reduction": point["gating_reduction"],
+            "reduction_enc": point["gating_kmac_per_px_enc_dense"] / point["gating_kmac_per_px_enc"],
+            "reduction_dec": point["gating_reduction_dec"],
+        }
+    return {
+        "reduction": _ratio(dense, point, "kmac_per_px"),
+        "reduction_enc": _ratio(dense, point, "kmac_per_px_enc_executed"),
+        "reduction_dec": _ratio(dense, point, "kmac_per_px_dec_executed"),
+    }
 
 
 def _ratio(dense: Mapping[Hashable, Any] | None, point: Mapping[Hashable, Any], name: str) -> float | None:

@@ -46,7 +46,7 @@ MIN_REPEATS = 3
 BUDGET_S = 4.0  # no further repeat is begun after this, once there are MIN_REPEATS
 PAYLOAD_KEYS = {
     "model", "arch_id", "label", "checkpoint", "image", "device", "threads", "precision",
-    "height_px", "width_px", "repeats", "out", "lmbda", "spec_id",
+    "height_px", "width_px", "repeats", "out", "lmbda", "spec_id", "mirrored",
 }  # fmt: skip
 
 
@@ -79,10 +79,10 @@ class Timing:
 def time_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Time one architecture as described by plain JSON, and write the answer to payload["out"].
 
-    checkpoint: trained weights, or None for random ones; image: a photo of at least the wanted size, or None
-    for a synthetic one; lmbda: what a model of variable rate is set to, None for the middle of its range.
-    They change entropy coding a little, and the networks only where these have gates: spec_id then says of
-    which trial the timing is.
+    checkpoint: trained weights, or None for random ones; image: a photo of at least the wanted size, of any
+    size if mirrored is true, or None for a synthetic one; lmbda: what a model of variable rate is set to,
+    None for the middle of its range. They change entropy coding a little, and the networks only where these
+    have gates: spec_id then says of which trial the timing is.
     """
     if unknown := sorted(set(payload) - PAYLOAD_KEYS):
         raise UserError(f"timing: {unknown[0]} is not a known key; known: {', '.join(sorted(PAYLOAD_KEYS))}")
@@ -94,7 +94,8 @@ def time_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
     codec.set_transform_precision(precision)
     if payload.get("lmbda") is not None:
         codec.set_lmbda(float(payload["lmbda"]))
-    x = timed_image(payload.get("image"), height_px, width_px).to(device)
+    path, mirrored = payload.get("image"), bool(payload.get("mirrored", False))
+    x = timed_image(path, height_px, width_px, mirrored=mirrored).to(device)
     load_before = os.getloadavg()[0]
     started_at = time.time()
     timing = measure(codec.to(device), x, repeats=payload.get("repeats", REPEATS))
@@ -109,6 +110,7 @@ def time_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
         "threads": threads,
         "precision": precision,
         "image_px": [height_px, width_px],
+        "image": _image_text(path, height_px, width_px),
         "node": node_hash(),
         "alone": True,
         "load_average_before": load_before,
@@ -254,13 +256,21 @@ def _trained(path: Path) -> tuple[Codec, dict[str, Any]]:
         raise UserError(f"{path.parent}: {cause}; repeat the command to train it again") from error
 
 
-def timed_image(path: str | None, height_px: int, width_px: int) -> Tensor:
-    """(1, 3, height_px, width_px): the middle of a photo, or smooth noise."""
+def timed_image(path: str | None, height_px: int, width_px: int, *, mirrored: bool = False) -> Tensor:
+    """(1, 3, height_px, width_px): the middle of a photo, or smooth noise.
+
+    mirrored: a smaller photo is reflected at its edges until it is large enough. What gates close depends on
+    what there is to see, so that noise would tell nothing of their time.
+    """
     if path is None:
         generator = torch.Generator().manual_seed(0)
         coarse = torch.rand(1, 3, height_px // 16 + 1, width_px // 16 + 1, generator=generator)
         return nn.functional.interpolate(coarse, (height_px, width_px), mode="bilinear", align_corners=False)
     pixels = read_rgb(path)
+    if mirrored:
+        sizes = zip((height_px, width_px), pixels.shape[:2], strict=True)
+        more = [max(0, wanted - size) for wanted, size in sizes]
+        pixels = np.pad(pixels, [*((n // 2, n - n // 2) for n in more), (0, 0)], mode="symmetric")
     height, width = pixels.shape[:2]
     if height < height_px or width < width_px:
         raise UserError(
@@ -269,3 +279,13 @@ def timed_image(path: str | None, height_px: int, width_px: int) -> Tensor:
     top, left = (height - height_px) // 2, (width - width_px) // 2
     middle = np.array(pixels[top : top + height_px, left : left + width_px])
     return torch.from_numpy(middle).permute(2, 0, 1)[None].float() / 255
+
+
+def _image_text(path: str | None, height_px: int, width_px: int) -> str:
+    """What `timed_image` took, in words: a file's name, and how much of it."""
+    if path is None:
+        return "synthetic"
+    height, width = read_rgb(path).shape[:2]
+    if height < height_px or width < width_px:
+        return f"{Path(path).name}, mirrored at its edges"
+    return Path(path).name if (height, width) == (height_px, width_px) else f"middle of {Path(path).name}"

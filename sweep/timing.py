@@ -106,6 +106,16 @@ def _timed_as(trial: PlannedTrial) -> str:
     return trial.spec_id if _has_gates(trial) else trial.arch_id
 
 
+def _image(plan: SweepPlan) -> tuple[str, bool]:
+    """(the evaluation image to be timed, whether it has the wanted size): else the largest there is."""
+    timing = plan.settings.cluster.timing
+    images = plan.data.evaluation.images
+    for image in images:
+        if image.height_px >= timing.height_px and image.width_px >= timing.width_px:
+            return image.path, True
+    return max(images, key=lambda image: image.height_px * image.width_px).path, False
+
+
 def _timing_file(plan: SweepPlan, trial: PlannedTrial, device_slug: str) -> Path:
     timing = plan.settings.cluster.timing
     setting = f"{timing.threads}t__{plan.precision}__{timing.height_px}x{timing.width_px}"
@@ -125,17 +135,14 @@ def _read(path: Path, plan: SweepPlan, trial: PlannedTrial) -> dict[str, Any] | 
 
 def _job(plan: SweepPlan, trial: PlannedTrial, node: NodeSlots, out: Path, entry: str) -> Job:
     timing = plan.settings.cluster.timing
-    large_enough = [
-        image.path
-        for image in plan.data.evaluation.images
-        if image.height_px >= timing.height_px and image.width_px >= timing.width_px
-    ]
+    image, large_enough = _image(plan)
     payload = {
         "model": to_plain(trial.spec.model),
         "arch_id": trial.arch_id,
         "label": trial.label,
         "checkpoint": str(trial.folder / MODEL_FILE),
-        "image": large_enough[0] if large_enough else None,
+        "image": image,
+        "mirrored": not large_enough,
         "device": device_of(node),
         "threads": timing.threads,
         "precision": plan.precision,

@@ -14,7 +14,7 @@ from rdc.checkpoint import save_model
 from rdc.errors import UserError
 from rdc.files import read_json
 from rdc.models.codec import Codec, build
-from rdc.runtime import measure, time_payload
+from rdc.runtime import measure, time_payload, timed_image
 from rdc.spec import to_plain
 
 
@@ -151,6 +151,7 @@ def test_the_record_names_its_conditions(codec: Codec, tmp_path: Path) -> None:
         "image_px": [128, 192],
         "alone": True,
         "weights": "random",
+        "image": "synthetic",
         "repeats": 3,
     }
     assert {key: record[key] for key in expected} == expected
@@ -158,6 +159,18 @@ def test_the_record_names_its_conditions(codec: Codec, tmp_path: Path) -> None:
     assert record["device_slug"].startswith("cpu-")
     assert set(record["decode"]["total_ms"]) == {"median", "q25", "q75"}
     assert str(tmp_path) not in json.dumps(record)
+
+
+def test_a_photo_that_is_too_small_is_mirrored_at_its_edges(image_sets: Any) -> None:
+    photo = next(image for image in image_sets[1].images if image.width_px == image.height_px == 256)
+    whole = timed_image(photo.path, 256, 256)
+    mirrored = timed_image(photo.path, 300, 520, mirrored=True)
+    assert mirrored.shape == (1, 3, 300, 520)
+    top, left = (300 - 256) // 2, (520 - 256) // 2
+    assert mirrored[:, :, top : top + 256, left : left + 256].equal(whole)
+    assert mirrored[:, :, top - 1].equal(mirrored[:, :, top])  # the first row stands beside its reflection
+    assert mirrored[..., left - 1].equal(mirrored[..., left])
+    assert timed_image(photo.path, 128, 200, mirrored=True).equal(timed_image(photo.path, 128, 200))
 
 
 def test_trained_weights_and_a_real_image_are_used(
@@ -171,6 +184,9 @@ def test_trained_weights_and_a_real_image_are_used(
     assert record["weights"] == "trained abc123"
     with pytest.raises(UserError, match=r"256x256 px is smaller than the 512x512 px to be timed"):
         time_payload(payload(codec, out, image=photo, height_px=512, width_px=512))
+    assert record["image"] == f"middle of {Path(photo).name}"
+    large = time_payload(payload(codec, out, image=photo, height_px=300, width_px=520, mirrored=True))
+    assert large["image"] == f"{Path(photo).name}, mirrored at its edges"
     other, _ = make_trial(model={"depth": {"channels": [8, 8, 8], "latent_channels": 16}})
     with pytest.raises(
         UserError, match=r"model\.safetensors: holds architecture [0-9a-f]{12}, not [0-9a-f]{12}"
