@@ -88,7 +88,8 @@ class Arm:
     """Fixed-rate models. shared: against the variable model's points at the arm's lmbdas, all: at every one.
 
     params: of all its models together. saving_pct: of storage, by the variable model. missing: a line per
-    lmbda that other arms have and this one has not. note: what else differs from the variable model.
+    lmbda that the variable model was trained for, or other arms have, and this one has not. note: what else
+    differs from the variable model.
     """
 
     name: str
@@ -163,7 +164,8 @@ def _model(
 ) -> VariableModel:
     own = _base(curve)
     others = [other for other in fixed if _base(other) == own]
-    lmbdas = sorted({lmbda for other in others for lmbda in other.values("lmbda")})
+    trained = parse_lmbdas(str(curve.values("trained_lmbdas")[0]))
+    lmbdas = sorted({*trained, *(lmbda for other in others for lmbda in other.values("lmbda"))})
     cost = training_cost(curve, source.frame)
     arms = [_arm(other, curve, cost, lmbdas, source.frame, scores) for other in others]
     names = [arm.name for arm in arms]
@@ -178,7 +180,7 @@ def _model(
     return VariableModel(
         name=curve.label,
         curve=curve,
-        trained=parse_lmbdas(str(curve.values("trained_lmbdas")[0])),
+        trained=trained,
         cost=cost,
         params=1e6 * float(curve.values("params_m")[0]),
         steps=byte_steps(trials, source.images),
