@@ -17,6 +17,7 @@ from analysis.variable_rate_published import (
     COMPRESSAI,
     MODULATOR_HIDDEN,
     PUBLISHED_PCT,
+    Widths,
     compressai_saving_pct,
 )
 
@@ -212,13 +213,16 @@ def _storage(model: VariableModel) -> list[str]:
             text.paragraph(
                 "storage",
                 f"published {PUBLISHED_PCT[model.entropy_model]:.2f} % (Yin et al., ICASSP 2022); arithmetic "
-                f"from CompressAI's eight models, {low.models} of {low.channels} and {low.latent_channels} "
-                f"channels and {high.models} of {high.channels} and {high.latent_channels}, and a modulator "
-                f"of {MODULATOR_HIDDEN} hidden units: {real:.2f} %. Ours above counts the parameters of "
-                "these trials, whose fixed-rate models are all as wide as the variable one",
+                f"from CompressAI's eight models, {_widths(low)} and {_widths(high)} channels, and a "
+                f"modulator of {MODULATOR_HIDDEN} hidden units: {real:.2f} %. Ours above counts the "
+                "parameters of these trials, whose fixed-rate models are all as wide as the variable one",
             )
         )
     return lines
+
+
+def _widths(of: Widths) -> str:
+    return f"{of.models} of ({of.channels}, {of.latent_channels})"
 
 
 def _rising(steps: ByteSteps) -> str:
