@@ -119,7 +119,7 @@ def _draw_tradeoff(axes: Axes, label: str, rows: pd.DataFrame) -> None:
         axes.errorbar(
             x,
             y,
-            [np.maximum(y - low, 0), np.maximum(high - y, 0)],
+            np.nan_to_num(np.stack([y - low, high - y])).clip(min=0),
             fmt="none",
             ecolor=colour,
             capsize=3,
@@ -205,8 +205,8 @@ def _draw_layers(axes: Axes, label: str, rows: pd.DataFrame, layers: pd.DataFram
         x = np.arange(len(mine)) + (place - (len(colours) - 1) / 2) * width
         axes.errorbar(
             x,
-            mine["open_share"],
-            mine["open_share_std"],
+            mine["open_share"].to_numpy(),
+            mine["open_share_std"].to_numpy(),
             fmt="o",
             color=colours[stage],
             capsize=2,
