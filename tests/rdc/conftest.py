@@ -85,9 +85,9 @@ def variable_rate(
     spec, run = small_trial(
         folder,
         image_sets,
-        steps=200,
+        steps=300,
         batch_size=8,
-        learning_rate=2e-3,
+        learning_rate=3e-3,
         warmup_steps=10,
         ema_decay=0.0,
         initialisation="wavelet",
