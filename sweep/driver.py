@@ -237,7 +237,9 @@ class _Driver:
         plan, source = self._open_source(plan, timed_on)
         for note in plan.notes:
             self._say(note)
-        self._sweep = write_sweep(plan, self._command, environment(resolve_device("cpu")))
+        self._sweep = write_sweep(
+            plan, self._command, environment(resolve_device("cpu")), to_come=source.to_come
+        )
         self._tracker = open_tracker(self._config["tracking"], plan.folder, self._sweep, self._say)
         self._say(_what_is_missing(plan, self._results, source))
         return plan, source
@@ -322,7 +324,7 @@ class _Driver:
                 source,
                 job_of=self._trial_job,
                 record=self._record,
-                added=self._add,
+                added=lambda plan, new: self._add(plan, new, source.to_come),
                 work_of=self._work,
                 tally=tally,
                 display=display,
@@ -336,9 +338,9 @@ class _Driver:
         source.close()
         return trials.plan
 
-    def _add(self, plan: SweepPlan, new: Sequence[PlannedTrial]) -> None:
+    def _add(self, plan: SweepPlan, new: Sequence[PlannedTrial], to_come: int) -> None:
         assert self._sweep is not None, "sweep.json is written before any trial"
-        add_planned(self._sweep, plan, new)
+        add_planned(self._sweep, plan, new, to_come=to_come)
 
     def _record(self, trial: PlannedTrial, attempts_before: int, outcome: Outcome) -> Summary:
         """Write down how a trial ended; one that was paused or preempted has no result yet."""

@@ -58,8 +58,13 @@ def read_sweep(folder: Path) -> dict[str, Any] | None:
     return dict(sweep)
 
 
-def write_sweep(plan: SweepPlan, command: Sequence[str], versions: Mapping[str, Any]) -> dict[str, Any]:
-    """Record what is about to run. Trials of earlier commands under the same name stay listed."""
+def write_sweep(
+    plan: SweepPlan, command: Sequence[str], versions: Mapping[str, Any], *, to_come: int = 0
+) -> dict[str, Any]:
+    """Record what is about to run. Trials of earlier commands under the same name stay listed.
+
+    to_come: how many trials of the plan have no id yet, as others have to end first.
+    """
     before = read_sweep(plan.folder) or {}
     trials = {trial["spec_id"]: trial for trial in before.get("trials", [])}
     trials.update({trial.spec_id: trial.to_dict() for trial in plan.trials})
@@ -72,6 +77,7 @@ def write_sweep(plan: SweepPlan, command: Sequence[str], versions: Mapping[str, 
         "lmbdas": list(plan.settings.every_lmbda),
         "planned": [trial.spec_id for trial in plan.trials],
         "trials": list(trials.values()),
+        "to_come": to_come,
         "versions": {
             key: versions.get(key) for key in ("python", "torch", "compressai", "rdc", "semantics_version")
         },
@@ -86,7 +92,9 @@ def write_sweep(plan: SweepPlan, command: Sequence[str], versions: Mapping[str, 
     return sweep
 
 
-def add_planned(sweep: dict[str, Any], plan: SweepPlan, more: Sequence[PlannedTrial]) -> None:
+def add_planned(
+    sweep: dict[str, Any], plan: SweepPlan, more: Sequence[PlannedTrial], *, to_come: int = 0
+) -> None:
     """Put trials that a search or a stage has asked for into sweep.json before they run.
 
     sweep: the content of sweep.json as write_sweep returned it; it grows in place, so that who holds it (the
@@ -95,6 +103,7 @@ def add_planned(sweep: dict[str, Any], plan: SweepPlan, more: Sequence[PlannedTr
     planned, listed = set(sweep["planned"]), {trial["spec_id"] for trial in sweep["trials"]}
     sweep["planned"] += [trial.spec_id for trial in more if trial.spec_id not in planned]
     sweep["trials"] += [trial.to_dict() for trial in more if trial.spec_id not in listed]
+    sweep["to_come"] = to_come
     _save(plan.folder, sweep)
 
 

@@ -63,6 +63,11 @@ class SweepStatus:
     elsewhere: int
     eta_s: float | None
 
+    @property
+    def to_come(self) -> int:
+        """How many trials are not among these yet, as they need results of others."""
+        return int(self.sweep.get("to_come") or 0)
+
     def count(self, state: str) -> int:
         return sum(trial.state == state for trial in self.trials)
 

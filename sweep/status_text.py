@@ -32,6 +32,8 @@ def counts_text(status: SweepStatus) -> str:
     parts = [f"{status.count(state)} {_NAMES.get(state, state)}" for state in STATES if status.count(state)]
     nothing_yet = "none planned yet" + ("; models and images come first" if status.alive else "")
     lines.append(f"{len(status.trials)} trials: {', '.join(parts) or nothing_yet}")
+    if status.to_come:
+        lines.append(f"{status.to_come} more need results of others")
     if status.elsewhere:
         lines.append(f"{status.elsewhere} more of earlier commands, not asked for by the last one")
     for state in ("running", "paused"):
@@ -70,6 +72,7 @@ def as_json(status: SweepStatus) -> dict[str, Any]:
         "stop_requested_by": status.stop,
         "eta_s": status.eta_s,
         "counts": {state: status.count(state) for state in STATES},
+        "to_come": status.to_come,
         "elsewhere": status.elsewhere,
         "failures": {
             name: [{"spec_id": t.spec_id, "message": _message(t), "log": str(_log(status, t))} for t in found]

@@ -68,6 +68,7 @@ class Trials:
             self._waiting.appendleft(trial)
         else:
             self._source.tell(spec_id, result)
+            self._plan_new()  # also where nothing is asked for any more
         self._display.ended(trial, result)
 
     def _ask(self, free: int) -> None:

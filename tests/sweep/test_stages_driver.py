@@ -18,6 +18,8 @@ from rdc.errors import UserError
 from rdc.spec import parse_trial
 from sweep.driver import run_sweep
 from sweep.machines import Entries
+from sweep.status import read_status
+from sweep.status_text import counts_text
 from tests.sweep import pretend
 from tests.sweep.conftest import HERE, wait_until
 
@@ -209,11 +211,15 @@ def test_after_a_kill_the_same_command_runs_what_is_left_and_nothing_twice(
         driver.kill()
         driver.wait()
     before = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/result.json")}
+    status = read_status(folder)
+    assert len(status.trials) + status.to_come == len(wanted)
+    assert f"{status.to_come} more need results of others" in counts_text(status)
     assert len(before) < len(wanted)
     assert run(*overrides) == 0
     after = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/result.json")}
     assert {path.parent.name for path in after} == wanted
     assert {path: after[path] for path in before} == before
+    assert read_status(folder).to_come == 0
 
 
 def test_every_trial_with_gates_is_timed_and_of_other_architectures_one(
