@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -313,3 +314,49 @@ def test_the_posters_table_is_whole() -> None:
         "joint_autoregressive": {"low": 2.02, "high": 2.67, "drop": 0.807},
     }
     assert list(table["lmbda"][:8]) == [0.0018, 0.0035, 0.0067, 0.013, 0.025, 0.0483, 0.0932, 0.18]
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven stages of a tiny model as they were left by `+experiment=gating budget=smoke width=0.15`.
+
+    On six Kodak images, of which the first was timed; nothing in the results was changed.
+    """
+    found = json.loads((Path(__file__).parent / "data" / "gating_results.json").read_text())
+    return write_sweep(tmp_path_factory.mktemp("real") / "s", found["results"], timings=found["timings"])
+
+
+def test_real_results_from_end_to_end(real: Path, tmp_path: Path) -> None:
+    found = report(read(real), tmp_path, print_table=False)
+    assert not read(real).problems  # their checksums are right
+    rows: Any = found.table.set_index("stage")
+    roles = ["base", "control", "ecg", "ecg", "static", "narrow", "narrow_tuned"]
+    assert list(found.table["role"]) == roles
+    assert found.found.notes == ()
+    trials = found.found.trials.set_index("stage")
+    for stage in ("ecg_05", "ecg_10", "static"):
+        for way in ("enc", "dec"):
+            counts = [trials[f"gating_kmac_per_px_{way}{name}"][stage] for name in ("", "_masks")]
+            assert counts[0] == counts[1]  # what ran is what the masks say, to the last operation
+        assert rows.loc[stage, "reduction"] > 1
+        executed = sum(trials[f"kmac_per_px_{way}_executed"][stage] for way in ("enc", "dec"))
+        assert executed == approx(sum(trials[f"gating_kmac_per_px_{way}"][stage] for way in ("enc", "dec")))
+    # Gates differ between images, a fixed mask does not; more pressure closes more.
+    assert rows.loc["ecg_10", "gating_kmac_per_px_enc_std"] > 0
+    assert rows.loc["static", "gating_kmac_per_px_enc_std"] == approx(0.0)
+    assert rows.loc["ecg_10", "gating_sparsity"] > rows.loc["ecg_05", "gating_sparsity"] > 0
+    parts = rows.loc["ecg_10", ["gating_natural_sparsity", "gating_learned_sparsity"]]
+    assert parts.sum() >= rows.loc["ecg_10", "gating_sparsity"] - 1e-9
+    # From the images' own losses, without a bootstrap: the mean change, and that it lies in its interval.
+    images = read(real).images.groupby("spec_id")["rd_loss"].mean()
+    losses = {stage: images[spec_id] for stage, spec_id in trials["spec_id"].items()}
+    change = 100 * (losses["ecg_10"] / losses["control"] - 1)
+    assert rows.loc["ecg_10", "rd_loss_change_pct"] == pytest.approx(change)
+    assert rows.loc["ecg_10", "rd_loss_low_pct"] < change < rows.loc["ecg_10", "rd_loss_high_pct"]
+    static, narrow = judged(found.found)
+    assert (static.stage, narrow.stage) == ("ecg_10", "ecg_10")  # which both were made to match
+    assert abs(static.cost_off_pct) < 5
+    assert {path.name for path in found.files} == {
+        "gating.csv", "gating_tradeoff.png", "gating_sparsity.png", "gating_speed.png",
+    }  # fmt: skip
+    assert "kodim01.png" in found.text
