@@ -182,7 +182,8 @@ def test_without_timings_or_scores_of_images_there_is_less_and_it_is_said(tmp_pa
     assert [verdict.outcome for verdict in judged(found)] == ["unknown", "unknown"]
     assert "not judged: there is no interval" in sentence(judged(found)[0])
     drawn = report(read(tmp_path / "s"), tmp_path / "out", print_table=False)
-    assert [path.name for path in drawn.files] == ["gating.csv", "gating_tradeoff.png", "gating_sparsity.png"]
+    names = ["gating.csv", "gating_tradeoff.png", "gating_published.png", "gating_sparsity.png"]
+    assert [path.name for path in drawn.files] == names
     assert "gating_speed.png: no gated trial was timed together with its ungated model" in " ".join(
         drawn.text.split()
     )
@@ -235,7 +236,8 @@ def test_a_sweep_with_gates_writes_the_report_and_no_other_does(tmp_path: Path) 
     said = " ".join(write_more(read(folder), folder).split())
     assert "gates per image against a fixed mask (static)" in said
     assert {path.name for path in folder.glob("gating*")} == {
-        "gating.csv", "gating_tradeoff.png", "gating_sparsity.png", "gating_speed.png",
+        "gating.csv", "gating_tradeoff.png", "gating_published.png", "gating_sparsity.png",
+        "gating_speed.png",
     }  # fmt: skip
     plain = write_sweep(tmp_path / "p", grid()[:2])
     assert write_more(read(plain), plain) == ""
@@ -357,6 +359,7 @@ def test_real_results_from_end_to_end(real: Path, tmp_path: Path) -> None:
     assert (static.stage, narrow.stage) == ("ecg_10", "ecg_10")  # which both were made to match
     assert abs(static.cost_off_pct) < 5
     assert {path.name for path in found.files} == {
-        "gating.csv", "gating_tradeoff.png", "gating_sparsity.png", "gating_speed.png",
+        "gating.csv", "gating_tradeoff.png", "gating_published.png", "gating_sparsity.png",
+        "gating_speed.png",
     }  # fmt: skip
     assert "kodim01.png" in found.text
