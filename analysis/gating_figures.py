@@ -46,6 +46,11 @@ def draw(found: GatingTable, folder: Path) -> Drawn:
         drawn = drawing(found, folder, name)
         files += drawn.files
         left_out += drawn.left_out
+    models = found.rows.drop_duplicates("model_id")["model"]
+    if len(models) > MAX_PANELS:
+        left_out.append(
+            f"figures show {MAX_PANELS} of {len(models)} models; not {', '.join(models.iloc[MAX_PANELS:])}"
+        )
     return Drawn(tuple(files), tuple(left_out))
 
 
@@ -55,7 +60,7 @@ def _nothing(folder: Path, name: str, why: str) -> Drawn:
 
 
 def _models(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """(label, rows) of the first models: more panels would be too small to read."""
+    """(label, rows) of the first MAX_PANELS models: more panels would be too small to read."""
     groups = [(str(group["model"].iloc[0]), group) for _, group in rows.groupby("model_id", sort=False)]
     return groups[:MAX_PANELS]
 
@@ -147,8 +152,9 @@ def _published(found: GatingTable, folder: Path, name: str) -> Drawn:
     """PSNR drop over the reduction of convolutions, ours beside the poster's; a panel per model of it."""
     wanted = ["psnr_drop_pct", "gating_conv_reduction"]
     ours = found.rows[found.rows["role"] == "ecg"].dropna(subset=wanted)
+    ours = ours[ours["entropy_model"].isin(_POSTERS)]
     theirs = gating()
-    models = [(label, rows) for label, rows in _models(ours) if rows["entropy_model"].iloc[0] in _POSTERS]
+    models = _models(ours)
     if not models:
         return _nothing(folder, name, "no gated stage of the poster's models has a control of as many steps")
     figure, panels = new_figure(len(models), size_in=(2.4 + 3.4 * len(models), 4.2))
