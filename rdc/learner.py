@@ -213,7 +213,7 @@ def _optimizer(codec: Codec, names: list[str], recipe: Recipe) -> torch.optim.Op
         {"params": [p for p in parameters if id(p) not in kernels], "weight_decay": 0.0},
     ]
     if thresholds:
-        factor = codec.spec.gating.alpha_learning_rate / recipe.learning_rate
+        factor = codec.spec.gating.alpha_rate_factor
         groups.append({"params": list(thresholds.values()), "weight_decay": 0.0, "rate_factor": factor})
     return kind(groups, lr=recipe.learning_rate, betas=_ADAM_BETAS, fused=True)
 

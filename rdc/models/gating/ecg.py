@@ -16,14 +16,15 @@ class Params:
 
     alpha_target: what the factors of the thresholds are drawn to; larger closes more channels, 1 about half.
     gamma: how strongly: the loss grows by gamma * sum over layers of mean over channels (alpha - target)^2.
-    alpha_learning_rate: of the factors, at the recipe's full learning rate, with whose schedule it falls.
+    alpha_rate_factor: learning rate of the factors, as a multiple of the recipe's. Channels that close early
+      leave the network the more steps to do without them.
     neighbours: channels whose mean energy a channel is compared with. parts: the networks that are gated.
     """
 
     name: Literal["ecg"] = "ecg"
     alpha_target: float = 1.0
-    gamma: float = 1.0
-    alpha_learning_rate: float = 0.02
+    gamma: float = 0.1
+    alpha_rate_factor: float = 100.0
     neighbours: Literal[3, 5] = 3
     parts: tuple[GatedPart, ...] = ("g_a", "g_s", "h_a")
 
@@ -31,7 +32,7 @@ class Params:
         """Needs parts made of convolutions."""
         require_number("gating.alpha_target", self.alpha_target, least=0)
         require_number("gating.gamma", self.gamma, least=0)
-        require_number("gating.alpha_learning_rate", self.alpha_learning_rate, above=0)
+        require_number("gating.alpha_rate_factor", self.alpha_rate_factor, above=0)
         check_parts("ecg", self.parts, model)
 
 
