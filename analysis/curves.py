@@ -126,6 +126,27 @@ def trial_curves(frame: pd.DataFrame) -> list[TrialCurve]:
     ]
 
 
+def curve_names(curves: Sequence[TrialCurve]) -> list[str]:
+    """Labels; where several curves share one, with what tells them apart: stage, budget, the start of an id.
+
+    The same architecture in another budget, or from another start, is another curve. Single points have names
+    among themselves.
+    """
+    names = [curve.label for curve in curves]
+    for column, length in (("stage", None), ("budget", None), ("curve_id", 4)):
+        more = [str(curve.values(column)[0])[:length] for curve in curves]
+        sets = [(curve.values("dataset_hash")[0], curve.end - curve.start > 1) for curve in curves]
+        places = list(zip(names, sets, strict=True))
+        told: dict[Any, set[str]] = {place: set() for place in places}
+        for place, own in zip(places, more, strict=True):
+            told[place].add(own)
+        names = [
+            f"{place[0]}, {own}" if own and len(told[place]) > 1 else place[0]
+            for place, own in zip(places, more, strict=True)
+        ]
+    return names
+
+
 def rows_of(curves: Sequence[TrialCurve]) -> pd.DataFrame:
     """Their rows below each other, cut from each table at once: thousands of small frames take seconds."""
     tables = {id(curve.table): curve.table.frame for curve in curves}

@@ -264,6 +264,12 @@ def _role(arm: Cost, variable: Cost) -> Role:
     return "total" if math.isclose(arm.per_seed, variable.per_seed, rel_tol=SAME_TOTAL) else "other"
 
 
+def work_kmac_per_px(curve: TrialCurve) -> tuple[float, float]:
+    """(encode, decode): means over the points, NaN where not counted. With gates: what these leave."""
+    rows = curve.rows
+    return float(rows["kmac_per_px_enc"].mean()), float(rows["kmac_per_px_dec"].mean())
+
+
 # ------------------------------------------------------------------------------------------------ arms
 
 

@@ -13,7 +13,7 @@ from analysis import text
 from analysis.curves import rows_of
 from analysis.files import write_csv
 from analysis.load import Source
-from analysis.variable_rate import Arm, Comparison, VariableModel, variable_models
+from analysis.variable_rate import Arm, Comparison, VariableModel, variable_models, work_kmac_per_px
 from analysis.variable_rate_bytes import ByteSteps, Violation
 from analysis.variable_rate_figures import draw_bytes, draw_rd
 from analysis.variable_rate_published import COMPRESSAI, PUBLISHED_PCT, compressai_saving_pct
@@ -76,6 +76,8 @@ def _about(model: VariableModel) -> dict[str, Any]:
         "steps": model.cost.steps,
         "train_images": model.cost.images,
         "train_wall_s": model.cost.wall_s,
+        "kmac_per_px_enc": work_kmac_per_px(curve)[0],
+        "kmac_per_px_dec": work_kmac_per_px(curve)[1],
         "mean_bytes_violations": sum(len(steps.mean_violations()) for steps in judged) if judged else None,
         "mean_bytes_steps": sum(steps.steps for steps in judged) if judged else None,
         "first_violation_lmbda": _first_lmbda(judged),
@@ -112,6 +114,8 @@ def _of_arm(arm: Arm) -> dict[str, Any]:
         "arm_steps": arm.cost.steps,
         "arm_train_images": arm.cost.images,
         "arm_train_wall_s": arm.cost.wall_s,
+        "arm_kmac_per_px_enc": work_kmac_per_px(arm.curve)[0],
+        "arm_kmac_per_px_dec": work_kmac_per_px(arm.curve)[1],
         **_numbers("", arm.shared),
         **_numbers("all_", arm.every),
         "note": arm.note,

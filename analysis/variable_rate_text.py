@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import text
-from analysis.curves import rows_of
+from analysis.curves import TrialCurve, rows_of
 from analysis.load import Source
-from analysis.variable_rate import ROLE_TEXT, Arm, Cost, Role, VariableModel
+from analysis.variable_rate import ROLE_TEXT, Arm, Cost, Role, VariableModel, work_kmac_per_px
 from analysis.variable_rate_bytes import ByteSteps, Violation
 from analysis.variable_rate_published import (
     COMPRESSAI,
@@ -67,10 +67,11 @@ def summary_text(models: Sequence[VariableModel]) -> str:
 def _of_model(model: VariableModel) -> list[str]:
     rates = len(model.curve.values("lmbda"))
     if rates == 1:
-        return [
-            f"{model.name}: measured at one rate only, lmbda {model.curve.values('lmbda')[0]:g}; nothing to "
-            "compare (a stage with measure=true measures more: docs/stages.md)"
-        ]
+        only = (
+            f"{model.name}: measured at one rate only, lmbda {model.curve.values('lmbda')[0]:g}; nothing to"
+        )
+        more = "compare; a stage with measure=true measures more (docs/stages.md)"
+        return [text.paragraph("one rate", f"{only} {more}")]
     lines = [f"{model.name}: {rates} rates of one model", _points(model), ""]
     if model.arms:
         lines += [_comparisons(model), ""]
@@ -150,18 +151,26 @@ def _costs(model: VariableModel) -> str:
     heads = [
         ("", "trained"), ("", "models"), ("steps", "each"), ("steps", "in all"), ("crops", "in all"),
         ("wall", "s"), ("parameters", "stored"), ("storage saved", "by variable, %"),
+        ("encode", "kMAC/px"), ("decode", "kMAC/px"),
     ]  # fmt: skip
-    body = [["variable", "1", *_cost_cells(model.cost), text.cell(model.params, ",.0f"), "-"]]
+    own = [*_cost_cells(model.cost), text.cell(model.params, ",.0f"), "-", *_work_cells(model.curve)]
+    body = [["variable", "1", *own]]
     for arm in model.arms:
         models = str(len(arm.curve.values("lmbda")))
         stored = [text.cell(arm.params, ",.0f"), text.cell(arm.saving_pct, ".2f")]
-        body.append([text.shorten(arm.name, 24), models, *_cost_cells(arm.cost), *stored])
+        cells = [*_cost_cells(arm.cost), *stored, *_work_cells(arm.curve)]
+        body.append([text.shorten(arm.name, 24), models, *cells])
     return text.columns_text(heads, body)
 
 
 def _cost_cells(cost: Cost) -> list[str]:
     numbers = (cost.steps_each, cost.steps, cost.images, cost.wall_s)
     return [text.cell(number, ",.0f") for number in numbers]
+
+
+def _work_cells(curve: TrialCurve) -> list[str]:
+    """Means over the curve's points: with gates they differ from rate to rate."""
+    return [text.cell(work, ".1f") for work in work_kmac_per_px(curve)]
 
 
 def _range(low: float | None, high: float | None, form: str) -> str:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.anchors import Anchor
-from analysis.curves import TrialCurve, rows_of
+from analysis.curves import TrialCurve, curve_names, rows_of
 from analysis.families import Styles, family_styles
 from analysis.figures.basis import basis, plural
 from analysis.figures.lines import RateLine, counted, draw_rate_lines
@@ -53,7 +53,7 @@ def rate_quality(curves: Sequence[TrialCurve], anchors: Sequence[Anchor]) -> Fig
             label=f"reference: {anchor.title}",
         )
     rows = rows_of(curves)
-    lines = [_rate_line(curve) for curve in curves]
+    lines = [_rate_line(curve, name) for curve, name in zip(curves, curve_names(curves), strict=True)]
     handles = [*axes.get_lines(), *draw_rate_lines(axes, lines, family_styles(rows["family"]))]
     _view(axes, rows, anchors)
     axes.set_xlabel(axis_text("bpp", direction=False))
@@ -62,9 +62,9 @@ def rate_quality(curves: Sequence[TrialCurve], anchors: Sequence[Anchor]) -> Fig
     return figure
 
 
-def _rate_line(curve: TrialCurve) -> RateLine:
+def _rate_line(curve: TrialCurve, name: str) -> RateLine:
     bpp, psnr_db = tuple(curve.values("bpp")), tuple(curve.values("psnr_db"))
-    return RateLine(curve.label, str(curve.values("family")[0]), bpp, psnr_db)
+    return RateLine(name, str(curve.values("family")[0]), bpp, psnr_db)
 
 
 def _view(axes: Axes, rows: pd.DataFrame, anchors: Sequence[Anchor]) -> None:

@@ -13,7 +13,7 @@ function drawCurves() {
     line: { color: "#737373", width: 1.5, dash: DASHES[index % DASHES.length] },
   }));
   const lines = mine.filter((curve) => curve.rows.length > 1);
-  lines.forEach((curve) => traces.push(curveTrace(curve)));
+  lines.forEach((curve, at) => traces.push(curveTrace(curve, lines.slice(0, at).filter((other) => other.family === curve.family).length)));
   for (const family of Object.keys(page.families)) {
     const points = mine.filter((curve) => curve.family === family && curve.rows.length === 1).map((curve) => curve.rows[0]);
     if (points.length > 0) traces.push(singlesTrace(family, points));
@@ -39,13 +39,14 @@ function reach(references, bpp, most) {
   return Math.min(most, Math.max(-Infinity, ...seen));
 }
 
-function curveTrace(curve) {
+// earlier: how many curves of its family, all of one colour, come before it.
+function curveTrace(curve, earlier) {
   const style = page.families[curve.family];
   return {
     type: "scatter", mode: "lines+markers", name: escapeHtml(curve.label), customdata: curve.rows,
     x: curve.rows.map((row) => value(row, "bpp")), y: curve.rows.map((row) => value(row, "psnr_db")),
     hovertext: curve.rows.map((row) => `${hoverText(row)}<br>lmbda: ${value(row, "lmbda")}`), hoverinfo: "text",
-    line: { color: style.colour, width: 1.8 }, marker: { symbol: style.symbol, size: 9, color: style.colour },
+    line: { color: style.colour, width: 1.8, dash: earlier ? DASHES[(earlier - 1) % DASHES.length] : "solid" }, marker: { symbol: style.symbol, size: 9, color: style.colour },
   };
 }
 

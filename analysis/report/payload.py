@@ -12,7 +12,7 @@ import pandas as pd
 from analysis import text
 from analysis.anchors import load_anchor, names
 from analysis.comparable import Choice, Selection, average_seeds, comparable, distinct_labels
-from analysis.curves import trial_curves
+from analysis.curves import curve_names, trial_curves
 from analysis.figures import family_styles
 from analysis.frontier import rank
 from analysis.judgement import judge
@@ -190,12 +190,12 @@ def curves_json(frame: pd.DataFrame, table: Table) -> list[dict[str, Any]]:
     places = table.places(curves[0].table.frame) if curves else []
     return [
         {
-            "label": curve.label,
+            "label": name,
             "family": str(curve.values("family")[0]),
             "dataset_hash": str(curve.values("dataset_hash")[0]),
             "rows": places[curve.start : curve.end],
         }
-        for curve in curves
+        for curve, name in zip(curves, curve_names(curves), strict=True)
     ]
 
 

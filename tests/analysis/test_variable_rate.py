@@ -18,7 +18,7 @@ from analysis.claims.comparisons import matched_pairs
 from analysis.claims.evidence import gather
 from analysis.comparable import comparable
 from analysis.compressai_json import export
-from analysis.curves import trial_curves
+from analysis.curves import curve_names, trial_curves
 from analysis.errors import AnalysisError
 from analysis.load import Source, read
 from analysis.more_reports import write_more
@@ -370,6 +370,9 @@ def test_the_tables_hold_what_is_printed(whole: Source, tmp_path: Path) -> None:
     assert table["image_violations"].tolist() == [0, 0]
     assert table["image_steps"].tolist() == [150, 150]
     assert table["published_saving_pct"].tolist() == [82.04, 82.04]
+    # synthetic_results: (93.7 (64 / 128)^1.8 + 4) kMAC/px, 1.15 times that to encode.
+    assert table["kmac_per_px_dec"].tolist() == pytest.approx([93.7 * 0.5**1.8 + 4] * 2)
+    assert table["arm_kmac_per_px_enc"].tolist() == pytest.approx([1.15 * (93.7 * 0.5**1.8 + 4)] * 2)
     points = pd.read_csv(tmp_path / "variable_rate_points.csv")
     assert points.groupby("arm").size().to_dict() == {"fixed": 8, "fixed_short": 8, "variable": 31}
     own = points[points["arm"] == "variable"]
@@ -411,10 +414,10 @@ def test_a_rate_measured_where_it_was_trained_is_no_second_seed(tmp_path: Path) 
     assert (selection.rows["weights_sha256"] == "").all()
 
 
-def test_it_counts_where_the_training_trial_has_no_result_of_its_own(tmp_path: Path) -> None:
+def test_it_counts_where_the_training_trial_is_no_good(tmp_path: Path) -> None:
     again = made.trial(0.013, variable=True, measured=True, stage="codes")
-    failed = made.trial(0.013, variable=True, status="failed")
-    frame = read(made.write(tmp_path, [failed, again])).frame
+    bad = made.trial(0.013, variable=True, status="decode_mismatch")
+    frame = read(made.write(tmp_path, [bad, again])).frame
     assert len(trial_curves(frame)) == 1
 
 
@@ -461,3 +464,17 @@ def test_the_command_says_a_users_mistake_in_one_line(
     assert main(["variable_rate", str(folder), "-o", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.startswith("Variable rate in more\n")
     assert (tmp_path / "out" / "variable_rate_rd.png").exists()
+
+
+def test_curves_of_one_architecture_have_names_that_tell_them_apart(whole: Source, tmp_path: Path) -> None:
+    curves = trial_curves(whole.frame)
+    assert sorted(curve_names(curves)) == [
+        "conv 64-64-64/96 mean-scale modulator",
+        "conv 64-64-64/96 mean-scale, fixed",
+        "conv 64-64-64/96 mean-scale, fixed_short",
+    ]
+    table = whole.frame.assign(stage="")
+    assert "conv 64-64-64/96 mean-scale, " in curve_names(trial_curves(table))[0]
+    assert len(set(curve_names(trial_curves(table)))) == 3
+    alone = trial_curves(read(made.write(tmp_path, made.fixed())).frame)
+    assert curve_names(alone) == ["conv 64-64-64/96 mean-scale"]
