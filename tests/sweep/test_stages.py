@@ -185,9 +185,9 @@ def check_what_it_starts_from(node: Node) -> None:
     parent = node.start.trial
     assert (parent.spec.seed, node.start.candidate.point) == (trial.spec.seed, node.candidate.point)
     assert trial.checkpoint == str(parent.folder / MODEL_FILE)
+    assert trial.spec.model == parent.spec.model  # also where that was made narrower to match another
     if stage.measure:
         assert (trial.spec.curve_id, trial.spec.budget_id) == (parent.spec.curve_id, parent.spec.budget_id)
-        assert trial.spec.model == parent.spec.model
     else:
         assert trial.spec.warm_start is not None
         assert trial.spec.warm_start.curve_id == parent.spec.curve_id
