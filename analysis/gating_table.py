@@ -61,7 +61,7 @@ class GatingTable:
     def pair(self, spec_ids: str) -> tuple[dict[Hashable, Any], dict[Hashable, Any]] | None:
         """A row's point and its control; None where it has none."""
         point = self.points[self.points["spec_id"] == spec_ids].iloc[0].to_dict()
-        control = one_of(self.points, point, "control")
+        control = control_of(self.points, point)
         return None if control is None else (point, control)
 
 
@@ -223,9 +223,18 @@ def one_of(points: pd.DataFrame, like: Mapping[Hashable, Any], role: str) -> dic
     return None if same.empty else same.iloc[0].to_dict()
 
 
+def control_of(points: pd.DataFrame, point: Mapping[Hashable, Any]) -> dict[Hashable, Any] | None:
+    """What the same training made of the ungated model: of gates that were there from the start, the base."""
+    if point["role"] in ("base", "narrow"):
+        return None
+    if point["warm_start"] != "":
+        return one_of(points, point, "control")
+    base = one_of(points, point, "base")
+    return base if base is not None and base["budget_id"] == point["budget_id"] else None
+
+
 def _row(point: dict[Hashable, Any], points: pd.DataFrame, scores: Scores) -> dict[str, Any]:
-    base, control = (one_of(points, point, role) for role in ("base", "control"))
-    control = None if point["role"] in ("base", "narrow") else control
+    base, control = one_of(points, point, "base"), control_of(points, point)
     dense = control or base
     row = {
         "model": point["model_label"],

@@ -167,6 +167,18 @@ def test_a_control_of_other_steps_is_no_control(tmp_path: Path) -> None:
     assert "as many steps" in found.notes[0]
 
 
+def test_gates_from_the_start_have_the_base_of_the_same_training_as_control(tmp_path: Path) -> None:
+    trees = arms()
+    from_scratch = trial("ecg_10", factors=[1.21] * IMAGES)
+    for tree in (from_scratch, trees["base"]):
+        tree["budget_id"] = "same"
+    rows = rows_of(table_of(tmp_path / "s", [trees["base"], from_scratch]))
+    assert rows.loc["ecg_10", "rd_loss_change_pct"] == approx(100 * (1.21 / 1.1 - 1))
+    from_scratch["budget_id"] = "other"
+    rows = rows_of(table_of(tmp_path / "o", [trees["base"], from_scratch]))
+    assert rows["rd_loss_change_pct"].isna().all()
+
+
 def test_without_timings_or_scores_of_images_there_is_less_and_it_is_said(tmp_path: Path) -> None:
     trees = arms()
     trees["static"]["evaluation"]["per_image"].pop()
