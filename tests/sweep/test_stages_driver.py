@@ -241,3 +241,18 @@ def test_every_trial_with_gates_is_timed_and_of_other_architectures_one(
     before = {path: path.stat().st_mtime_ns for path in folder.glob("timing/*.json")}
     assert run(*base_overrides, "cluster=inline", stages) == 0
     assert {path: path.stat().st_mtime_ns for path in folder.glob("timing/*.json")} == before
+
+
+def test_what_cannot_run_though_nothing_failed_is_no_success(
+    base_overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights take room, and somebody may have deleted those that another stage is to start from."""
+    command = [*base_overrides, "cluster=inline", "time=false"]
+    assert run(*command, "stages={base:null}") == 0
+    (weights,) = tmp_path.glob("runs/tiny/trials/*/model.safetensors")
+    weights.unlink()
+    capsys.readouterr()
+    assert run(*command, "stages={base:null,more:{start:base,overrides:['budget.steps=99']}}") == 1
+    said = capsys.readouterr().out
+    assert f"not run: more: conv 8-8-8/8 mean-scale lmbda 0.013: {weights}: is missing, and the trial" in said
+    assert "nothing is missing" not in said
