@@ -30,11 +30,12 @@ _FALL = "#D55E00"
 
 def draw_rd(models: Sequence[VariableModel], folder: Path) -> Path:
     """PSNR over rate, one panel per model: each arm a line, the variable model's trained lmbdas larger."""
+    models = [model for model in models if model.curve.is_curve] or models  # a single point says little
     figure, panels = _panels(len(models))
     rows = rows_of([curve for model in models for curve in (model.curve, *(arm.curve for arm in model.arms))])
     handles: dict[str, Line2D] = {}
     for axes, model in zip(panels, models, strict=True):
-        _draw_arms(axes, model, handles)
+        _draw_arms(axes, model, models, handles)
         set_scale(
             axes, "x", rows_of([model.curve, *(arm.curve for arm in model.arms)])["bpp"], force_log=True
         )
@@ -52,7 +53,10 @@ def draw_rd(models: Sequence[VariableModel], folder: Path) -> Path:
     return written
 
 
-def _draw_arms(axes: Axes, model: VariableModel, handles: dict[str, Line2D]) -> None:
+def _draw_arms(
+    axes: Axes, model: VariableModel, models: Sequence[VariableModel], handles: dict[str, Line2D]
+) -> None:
+    """handles: the legend's entries so far. models: all of the figure, which share its legend."""
     for place, arm in enumerate(model.arms):
         (line,) = axes.plot(
             arm.curve.values("bpp"),
@@ -62,13 +66,13 @@ def _draw_arms(axes: Axes, model: VariableModel, handles: dict[str, Line2D]) -> 
             markersize=5.5,
             linewidth=1.3,
             zorder=3,
-            label=_arm_label(arm.name, len(arm.curve.values("lmbda")), arm.cost.steps_each),
+            label=_arm_label(arm.name, models),
         )
         handles.setdefault(arm.name, line)
     rows = model.curve.rows.sort_values("lmbda")
     (line,) = axes.plot(
         rows["bpp"], rows["psnr_db"], color=_VARIABLE, marker="o", markersize=3, linewidth=1.2, zorder=4,
-        label=f"one variable model, {_steps(model.cost.steps_each)}: every measured lmbda",
+        label=f"one variable model, {_steps([m.cost.steps_each for m in models])}: every measured lmbda",
     )  # fmt: skip
     handles.setdefault("variable", line)
     trained = rows[rows["lmbda"].isin(model.trained)]
@@ -80,12 +84,16 @@ def _draw_arms(axes: Axes, model: VariableModel, handles: dict[str, Line2D]) -> 
         handles.setdefault("trained", points)
 
 
-def _arm_label(name: str, count: int, steps_each: float) -> str:
-    return f"{shorten(name, 30)}: {plural(count, 'fixed-rate model')}, {_steps(steps_each)} each"
+def _arm_label(name: str, models: Sequence[VariableModel]) -> str:
+    arms = [arm for model in models for arm in model.arms if arm.name == name]
+    steps = _steps([arm.cost.steps_each for arm in arms])
+    return f"{shorten(name, 30)}: fixed-rate models, {steps} each"
 
 
-def _steps(steps: float) -> str:
-    return f"{steps:,.0f} steps" if np.isfinite(steps) else "steps not known"
+def _steps(steps: Sequence[float]) -> str:
+    """Of models that share one entry of the legend."""
+    known = sorted({number for number in steps if np.isfinite(number)})
+    return f"{' or '.join(f'{number:,.0f}' for number in known)} steps" if known else "steps not known"
 
 
 def draw_bytes(models: Sequence[VariableModel], folder: Path) -> list[Path]:
