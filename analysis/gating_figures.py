@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from analysis.families import COLOURS
+from analysis.families import COLOURS, Style, curve_styles
 from analysis.figures.basis import basis
 from analysis.figures.sheet import Drawn, frame, new_figure, remove, save
 from analysis.figures.style import hollow
@@ -23,12 +24,11 @@ from analysis.published import GATING_TITLE, gating
 # Role -> colour, marker, and what it is called.
 _LOOKS = {
     "control": ("#000000", "o", "ungated, fine-tuned as long (control)"),
-    "ecg": (COLOURS[0], "o", "gate per image (ecg), one point per setting"),
+    "ecg": (COLOURS[0], "o", "gate per image (ecg); joined: alpha_target alone differs"),
     "static": (COLOURS[1], "s", "fixed mask (static)"),
     "narrow_tuned": (COLOURS[2], "D", "narrower network, trained as long"),
 }
 _GREY = "0.45"
-_STAGE_MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 _POSTERS = ("scale_hyperprior", "mean_scale_hyperprior", "joint_autoregressive")
 MAX_PANELS = 3
 
@@ -104,8 +104,17 @@ def _mean_over_lmbdas(found: GatingTable, rows: pd.DataFrame) -> pd.DataFrame:
         pairs = [pair for pair in map(found.pair, group["spec_ids"]) if pair is not None]
         change = mean_of(found.scores.change_pct(*pair) for pair in pairs)
         low, high = change.interval()
-        means.append((stage, role, group["reduction"].mean(), change.estimate, low, high))
-    names = ["stage", "role", "reduction", "rd_loss_change_pct", "rd_loss_low_pct", "rd_loss_high_pct"]
+        label, reduction = group["label"].iloc[0], group["reduction"].mean()
+        means.append((stage, role, label, reduction, change.estimate, low, high))
+    names = [
+        "stage",
+        "role",
+        "label",
+        "reduction",
+        "rd_loss_change_pct",
+        "rd_loss_low_pct",
+        "rd_loss_high_pct",
+    ]
     return pd.DataFrame(means, columns=names)
 
 
@@ -131,13 +140,18 @@ def _draw_tradeoff(axes: Axes, label: str, rows: pd.DataFrame) -> None:
             capsize=3,
             lw=1.1,
         )
-        style = "-" if role == "ecg" else "none"
+        style = "-" if role == "ecg" and _is_series(group["label"]) else "none"
         lines += axes.plot(x, y, linestyle=style, marker=marker, color=colour, markersize=7, gid=role, lw=1.2)
         names += list(zip(x, y, group["stage"], strict=True))
     axes.set_title(_wrapped(label), fontsize=8.5, loc="left", color="0.25")
     axes.set_xlabel("fewer operations, encoder and decoder  [x]")
     points = np.array([(1.0, 0.0), *((x, y) for x, y, _ in names)])
     place_labels(axes, names, points, lines)
+
+
+def _is_series(labels: pd.Series) -> bool:
+    """Whether points differ in the target of alpha alone: only then a line between them means something."""
+    return labels.map(lambda label: re.sub(r" alpha_target=\S+", "", label)).nunique() == 1
 
 
 def _handle(role: str) -> Line2D:
@@ -163,7 +177,7 @@ def _published(found: GatingTable, folder: Path, name: str) -> Drawn:
         axes.axhline(0.0, color="0.25", linewidth=1.0, zorder=1)
         (hollows,) = axes.plot(poster["flop_reduction"], poster["psnr_drop_pct"], "o", color=_GREY, ms=6)
         hollows.set(markerfacecolor="white", gid="published")
-        for (stage, colour), marker in zip(_stage_colours(ours).items(), _STAGE_MARKERS, strict=False):
+        for stage, (colour, marker) in _stage_styles(ours).items():
             mine = rows[rows["stage"] == stage]
             axes.plot(
                 mine["gating_conv_reduction"], mine["psnr_drop_pct"], marker, color=colour, ms=7, gid=stage
@@ -171,10 +185,9 @@ def _published(found: GatingTable, folder: Path, name: str) -> Drawn:
         axes.set_title(_wrapped(label), fontsize=8.5, loc="left", color="0.25")
         axes.set_xlabel("fewer operations of convolutions  [x]")
     panels[0].set_ylabel("PSNR drop against the control  [%]\nlower is better")
-    colours = zip(_stage_colours(ours).items(), _STAGE_MARKERS, strict=False)
     handles = [
         Line2D([], [], linestyle="none", marker=marker, color=colour, markersize=7, label=f"ours, {stage}")
-        for (stage, colour), marker in colours
+        for stage, (colour, marker) in _stage_styles(ours).items()
     ]
     handles.append(hollow("published, one point per quality", "o", _GREY))
     frame(
@@ -210,8 +223,8 @@ def _sparsity(found: GatingTable, folder: Path, name: str) -> Drawn:
         _draw_layers(axes, label, group, layers)
     panels[0].set_ylabel("open input channels  [share]")
     handles: list[Line2D] = [
-        Line2D([], [], marker="o", color=colour, label=stage)
-        for stage, colour in _stage_colours(chosen).items()
+        Line2D([], [], marker=marker, color=colour, label=stage)
+        for stage, (colour, marker) in _stage_styles(chosen).items()
     ]
     handles.append(hollow("not zero everywhere: closing the others changes nothing", "v", _GREY))
     frame(
@@ -243,25 +256,27 @@ def _one_lmbda(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["lmbda"] == most[len(most) // 2]]
 
 
-def _stage_colours(rows: pd.DataFrame) -> dict[str, str]:
+def _stage_styles(rows: pd.DataFrame) -> dict[str, Style]:
+    """Colour and marker of every stage."""
     stages = list(dict.fromkeys(rows["stage"]))
-    return {stage: COLOURS[place % len(COLOURS)] for place, stage in enumerate(stages)}
+    return dict(zip(stages, curve_styles(len(stages)), strict=True))
 
 
 def _draw_layers(axes: Axes, label: str, rows: pd.DataFrame, layers: pd.DataFrame) -> None:
     names: list[str] = []
-    colours = _stage_colours(rows)
-    width = 0.5 / max(1, len(colours))
+    styles = _stage_styles(rows)
+    width = 0.6 / len(styles)
     for place, (stage, spec_id) in enumerate(zip(rows["stage"], _ids(rows), strict=True)):
         mine = layers[layers["spec_id"] == spec_id]
         names = list(mine["layer"])
-        x = np.arange(len(mine)) + (place - (len(colours) - 1) / 2) * width
+        colour, marker = styles[stage]
+        x = np.arange(len(mine)) + (place - (len(styles) - 1) / 2) * width
         axes.errorbar(
             x,
             mine["open_share"].to_numpy(),
             mine["open_share_std"].to_numpy(),
-            fmt="o",
-            color=colours[stage],
+            fmt=marker,
+            color=colour,
             capsize=2,
             markersize=5,
         )

@@ -116,8 +116,7 @@ def _basis(found: GatingTable) -> list[str]:
         text.paragraph(
             "evaluated on",
             f"{first['dataset'] or 'an unnamed set'} ({first['eval_images']} images): means over images, of "
-            "whole files and 8-bit pixels; intervals: paired bootstrap over the images, 95 %; how much "
-            "another training seed would change is not covered",
+            f"whole files and 8-bit pixels{_INTERVALS if found.scores.images else ''}",
         )
     )
     timed = trials[trials["time_dec_net_ms"].notna() & ~trials["gating"].isin(["", "none"])]
@@ -131,6 +130,12 @@ def _basis(found: GatingTable) -> list[str]:
         )
     )
     return lines
+
+
+_INTERVALS = (
+    "; intervals: paired bootstrap over the images, 95 %; how much another training seed would change is not "
+    "covered"
+)
 
 
 def _timing(timed: pd.DataFrame) -> str:
