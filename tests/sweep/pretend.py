@@ -32,6 +32,7 @@ def trial(payload: Mapping[str, Any]) -> dict[str, Any]:
         misbehave(spec["seed"])
     (folder / "model.safetensors").write_bytes(b"weights of " + spec["precision"].encode())
     result = good_result(folder, spec)
+    result["training"]["budget"] = payload["run"]["budget_name"]
     atomic_write_json(folder / "result.json", result)
     return result
 

@@ -26,7 +26,7 @@ from tests.sweep.conftest import HERE, wait_until
 pytestmark = pytest.mark.usefixtures("environment")
 ENTRIES = Entries(trial="pretend:trial", timing="pretend:timing", probe="pretend:probe")
 STAGES = (
-    "stages={base:null,more:{start:base,overrides:['budget.steps=9','budget.warmup_steps=1']},"
+    "stages={base:null,more:{start:base,overrides:['budget=smoke_tune','budget.steps=9','budget.warmup_steps=1']},"
     "rates:{start:more,measure:true,lmbdas:[0.005,0.013,0.03]}}"
 )
 
@@ -70,6 +70,8 @@ def test_stages_run_in_their_order_and_the_same_command_finds_everything_done(
         base, more = found["base", 0.013, m], found["more", 0.013, m]
         low = found["rates", 0.005, m]
         assert (base["spec"]["recipe"]["steps"], more["spec"]["recipe"]["steps"]) == (150, 9)
+        budgets = [trial["training"]["budget"] for trial in (base, more, low)]
+        assert budgets == ["smoke", "smoke_tune", "smoke_tune"]
         assert more["spec"]["warm_start"] == {
             "spec_id": base["spec_id"],
             "checkpoint_sha256": base["model"]["sha256"],
@@ -131,7 +133,7 @@ def test_a_dry_run_shows_every_stage_and_its_price(
     pflop = [float(re.split(r"  +", row)[-3]) for row in rows]
     assert pflop[2:4] == [0.0, 0.0]  # measuring trains nothing
     assert pflop[1] == pytest.approx(pflop[0] * 9 / 150, rel=0.01)
-    assert "stage more: budget smoke, 9 steps" in lines
+    assert "stage more: budget smoke_tune, 9 steps" in lines
     assert any(line.startswith("12 of 12 trials would run, ") for line in lines)
     assert not (tmp_path / "runs").exists()
 
