@@ -24,7 +24,7 @@ from analysis.published import GATING_TITLE, gating
 # Role -> colour, marker, and what it is called.
 _LOOKS = {
     "control": ("#000000", "o", "ungated, fine-tuned as long (control)"),
-    "ecg": (COLOURS[0], "o", "gate per image (ecg); joined: alpha_target alone differs"),
+    "ecg": (COLOURS[0], "o", "gate per image (ecg)"),
     "static": (COLOURS[1], "s", "fixed mask (static)"),
     "narrow_tuned": (COLOURS[2], "D", "narrower network, trained as long"),
 }
@@ -87,7 +87,8 @@ def _tradeoff(found: GatingTable, folder: Path, name: str) -> Drawn:
         [
             f"Each point is the mean over lmbda {lmbdas}; bars: 95 % intervals, paired bootstrap over the "
             "images; how much another training seed would change is not covered. Operations: encoder and "
-            "decoder, the whole model, counted while images were coded.",
+            "decoder, the whole model, counted while images were coded. Joined are gates that differ in "
+            "alpha_target alone.",
             *basis(found.trials),
         ],
         handles,

@@ -146,7 +146,17 @@ def _timing(timed: pd.DataFrame) -> str:
         f"{first['time_device']}, {first['time_threads']} thread(s), {first['time_precision']}, {height_px} "
         f"x {width_px} px (height x width), {text.some(images) or 'an image that is not named'}: networks "
         "alone, medians, gates and gathers included; closed are the channels that this image closes"
+        + _noise(timed)
     )
+
+
+def _noise(timed: pd.DataFrame) -> str:
+    """What is known of how steady the times are."""
+    total = timed["time_dec_total_ms"]
+    apart = ((timed["time_dec_total_q75_ms"] - timed["time_dec_total_q25_ms"]) / total).max()
+    load = timed["time_load"].max()
+    said = "" if pd.isna(apart) else f"; quartiles of the repeats are up to {100 * apart:.0f} % apart"
+    return said if pd.isna(load) else f"{said}; load of the machine before: up to {load:.1f}"
 
 
 def _name(row: pd.Series) -> str:

@@ -417,6 +417,11 @@ _TIME = (
     _text("time_precision", "precision", "Arithmetic in timing.", origin="timing"),
     _text("time_image_px", "image_px", "Height-width of the timed image.", origin="timing"),
     _text("time_image", "image", "Which image was timed, and what of it.", origin="timing"),
+    _number(
+        "time_load", "1", "-", "load_average_before", None,
+        "Load of the machine in the minute before; what runs beside a timing makes it slower and uneven.",
+        origin="timing",
+    ),
     Column(
         name="time_alone", unit="-", kind="bool", origin="timing", path="alone",
         description="Whether nothing else ran on the node.",
