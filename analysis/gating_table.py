@@ -25,6 +25,7 @@ from analysis.errors import AnalysisError
 from analysis.load import Source
 from analysis.published import gating as published_gating
 from analysis.settings import MIN_POINTS
+from analysis.text import some
 
 ROLES = ("base", "control", "ecg", "static", "narrow", "narrow_tuned")
 NEEDED = (
@@ -115,7 +116,7 @@ def _arms(source: Source) -> tuple[pd.DataFrame, list[str]]:
     frame, notes = source.frame, []
     bad = frame[frame["status"] != "ok"]
     if len(bad):
-        notes.append(f"{len(bad)} trials without good numbers are left out, such as {bad['label'].iloc[0]}")
+        notes.append(f"without good numbers, and left out: {some(dict.fromkeys(bad['label']))}")
     frame = frame[(frame["status"] == "ok") & ~measured_again(frame)].reset_index(drop=True)
     gated = ~frame["gating"].isin(["", "none"])
     if not gated.any():
@@ -125,9 +126,7 @@ def _arms(source: Source) -> tuple[pd.DataFrame, list[str]]:
     frame = _with_roles(frame.assign(model=_models(frame, gated)), gated)
     odd = frame[(frame["role"] == "other") & (frame["stage"] != "")]
     if len(odd):
-        notes.append(
-            f"{len(odd)} trials are of no gated model and are left out, such as {odd['label'].iloc[0]}"
-        )
+        notes.append(f"of no gated model, and left out: {some(dict.fromkeys(odd['label']))}")
     frame = frame[frame["role"] != "other"]
     arm = frame["stage"].where(frame["stage"] != "", frame["role"])
     return frame.assign(arm=arm), notes
@@ -173,7 +172,9 @@ def _with_roles(frame: pd.DataFrame, gated: pd.Series) -> pd.DataFrame:
     tuned = frame["warm_start"] != ""
     is_dense = frame["model"].isin(of_gated)
     alone = frame["family"].map(families).fillna("")
-    is_narrow = ~gated & ~is_dense & (frame["stage"] != "") & (alone != "")
+    widths = frame[["channels", "latent_channels"]].astype(str).agg("/".join, axis=1)
+    other_widths = widths != alone.map(dict(zip(frame.loc[gated, "model"], widths[gated], strict=True)))
+    is_narrow = ~gated & ~is_dense & (frame["stage"] != "") & (alone != "") & other_widths
     roles = np.select(
         [gated, is_dense & tuned, is_dense, is_narrow & tuned, is_narrow],
         [frame["gating"], "control", "base", "narrow_tuned", "narrow"],

@@ -155,7 +155,7 @@ def _noise(timed: pd.DataFrame) -> str:
     total = timed["time_dec_total_ms"]
     apart = ((timed["time_dec_total_q75_ms"] - timed["time_dec_total_q25_ms"]) / total).max()
     load = timed["time_load"].max()
-    said = "" if pd.isna(apart) else f"; quartiles of the repeats are up to {100 * apart:.0f} % apart"
+    said: str = "" if pd.isna(apart) else f"; quartiles of the repeats are up to {100 * apart:.0f} % apart"
     return said if pd.isna(load) else f"{said}; load of the machine before: up to {load:.1f}"
 
 

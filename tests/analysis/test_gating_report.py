@@ -206,7 +206,22 @@ def test_two_gated_models_of_a_family_leave_narrower_ones_to_nobody(tmp_path: Pa
     other = result(192, images=IMAGES, gating={"name": "ecg"}, stage="ecg_wide")
     found = table_of(tmp_path / "s", [*arms().values(), other])
     assert set(rows_of(found).index) == {"base", "control", "ecg_10", "static", "ecg_wide"}
-    assert found.notes[0].startswith("2 trials are of no gated model and are left out, such as conv 96-96-96")
+    assert found.notes[0].startswith("of no gated model, and left out: conv 96-96-96/144 scale")
+
+
+def test_failed_trials_are_named(tmp_path: Path) -> None:
+    trees = [*arms().values(), result(40, status="failed")]
+    found = table_of(tmp_path / "s", trees, timed=False)
+    assert found.notes[0] == "without good numbers, and left out: conv 40-40-40/60 scale"
+
+
+def test_another_model_of_the_same_widths_is_no_narrower_one(tmp_path: Path) -> None:
+    """As the fixed-rate models are that stand beside a gated one of variable rate."""
+    fixed = trial("base", seed=1)
+    fixed |= {"arch_id": "fixed0000000", "curve_id": "fixed", "spec_id": "fixed0000001", "stage": "fixed"}
+    found = table_of(tmp_path / "s", [*arms().values(), fixed])
+    assert set(rows_of(found).index) == set(arms())
+    assert found.notes[0] == "of no gated model, and left out: conv 128-128-128/192 scale"
 
 
 def test_a_table_tells_what_a_folder_tells_but_the_layers(tmp_path: Path) -> None:
