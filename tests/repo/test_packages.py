@@ -56,14 +56,16 @@ def command_names(help_text: str) -> set[str]:
 
 
 def write_synthetic_sweep(folder: Path) -> Path:
-    """Families, curves, gates, per-image scores and timings of two devices."""
+    """Families, curves, gates, variable rate, per-image scores and timings of two devices."""
     sys.path.insert(0, str(ROOT / "tests" / "analysis"))
     from synthetic_results import families, result, timings_of, write_sweep
+
+    from tests.analysis.variable_rate_results import variable
 
     trees = families((32, 64, 128))
     curve = [result(64, "charm", transform="elic", lmbda=lmbda) for lmbda in (0.0035, 0.0067, 0.025, 0.0483)]
     gated = result(128, gating={"name": "ecg", "alpha_target": 1.0})
-    written: Path = write_sweep(folder, [*trees, *curve, gated], timings=timings_of(trees))
+    written: Path = write_sweep(folder, [*trees, *curve, gated, *variable()], timings=timings_of(trees))
     return written
 
 
