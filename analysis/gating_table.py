@@ -193,7 +193,9 @@ def _points(arms: pd.DataFrame) -> pd.DataFrame:
                     f"model {model}: its trials differ in {name} ({', '.join(found)}) and are no comparison; "
                     "keep those of one"
                 )
-    points = average_seeds(arms, ["model", "arm", "role", "lmbda", "arch_id", "budget_id"])
+    points = average_seeds(
+        arms.assign(built=_built(arms)), ["model", "arm", "role", "lmbda", "built", "budget_id"]
+    )
     repeated = points[points.duplicated(["model", "arm", "lmbda"])]
     if len(repeated):
         first = repeated.iloc[0]
@@ -212,6 +214,16 @@ def _points(arms: pd.DataFrame) -> pd.DataFrame:
     return points.sort_values(
         ["family", "model", "lmbda", "rank", "kmac_per_px"], ascending=[True, True, True, True, False]
     ).reset_index(drop=True)
+
+
+def _built(arms: pd.DataFrame) -> pd.Series:
+    """What the seeds of an arm share: their architecture, or the stage that fitted one to every seed.
+
+    A stage that matches another one's cost has a mask, or widths, of its own for each seed.
+    """
+    fitted = arms["role"].isin(["static", "narrow", "narrow_tuned"]) & (arms["stage"] != "")
+    once = ~arms.duplicated(["model", "arm", "lmbda", "budget_id", "seed"], keep=False)
+    return arms["arch_id"].mask(fitted & once, "fitted")
 
 
 def one_of(points: pd.DataFrame, like: Mapping[Hashable, Any], role: str) -> dict[Hashable, Any] | None:

@@ -33,15 +33,17 @@ def trial(
     lmbda: float = LMBDA,
     factors: list[float] | None = None,
     narrow_kmac: float = 5.6,
+    narrow_width: int = 96,
+    keep: float = 0.5,
     model: str = "scale_hyperprior",
     **changes: Any,
 ) -> dict[str, Any]:
-    """One arm. factors: per image, of the control's losses, instead of the arm's."""
+    """One arm. factors: per image, of the control's losses, instead of the arm's. keep: of the fixed mask."""
     factor, rate, psnr_db, _ = ARMS[stage]
-    gating = {"ecg_10": ECG, "static": {"name": "static"}}.get(stage)
+    gating = {"ecg_10": ECG, "static": {"name": "static", "keep": keep}}.get(stage)
     is_narrow = stage.startswith("narrow")
     tree = result(
-        96 if is_narrow else 128,
+        narrow_width if is_narrow else 128,
         model,
         lmbda=lmbda,
         images=IMAGES,

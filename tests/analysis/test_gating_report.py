@@ -235,6 +235,17 @@ def test_a_table_tells_what_a_folder_tells_but_the_layers(tmp_path: Path) -> Non
     assert again["reduction"].tolist() == wanted.table["reduction"].tolist()
 
 
+def test_seeds_of_a_stage_that_is_fitted_to_each_of_them_are_averaged(tmp_path: Path) -> None:
+    """Seeds close other channels: their masks and the widths of the narrower networks differ a little."""
+    first, second = arms(), arms(seed=1, narrow_width=92, keep=0.4)
+    for name in ("control", "ecg_10", "static"):
+        second[name]["curve_id"] = first[name]["curve_id"]
+    for name in ("static", "narrow", "narrow_tuned"):
+        assert first[name]["arch_id"] != second[name]["arch_id"]
+    found = table_of(tmp_path / "s", [*first.values(), *second.values()])
+    assert rows_of(found)["seeds"].to_dict() == dict.fromkeys(first, 2)
+
+
 @pytest.mark.parametrize(
     ("trees", "message"),
     [
