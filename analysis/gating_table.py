@@ -74,7 +74,8 @@ def gating_table(source: Source) -> GatingTable:
     points = _points(arms)
     rows = [_row(point, points, scores) for point in points.to_dict("records")]
     table = _with_published(_with_bd_rates(pd.DataFrame(rows)))
-    return GatingTable(table, points, arms, scores, (*notes, *scores.notes, *_missing(table)), source.folder)
+    notes += [*_uneven_seeds(arms), *scores.notes, *_missing(table)]
+    return GatingTable(table, points, arms, scores, tuple(notes), source.folder)
 
 
 class Scores:
@@ -356,6 +357,22 @@ def _with_published(table: pd.DataFrame) -> pd.DataFrame:
         drops.append(np.nan if alike.empty else float(alike["psnr_drop_pct"].iloc[0]))
         reductions.append(np.nan if alike.empty else float(alike["flop_reduction"].iloc[0]))
     return table.assign(published_psnr_drop_pct=drops, published_reduction=reductions)
+
+
+def _uneven_seeds(arms: pd.DataFrame) -> list[str]:
+    """The first lmbda at which arms of a model are means over different seeds, as where one had no luck."""
+    for _, group in arms.groupby(["model", "lmbda"], sort=False):
+        seeds = group.groupby("arm", sort=False)["seed"].agg(
+            lambda found: ", ".join(f"{seed:g}" for seed in sorted(set(found)))
+        )
+        if seeds.nunique() > 1:
+            told = "; ".join(f"{arm} of {found}" for arm, found in seeds.items())
+            at = group["lmbda"].iloc[0]
+            return [
+                f"the same seeds for every stage: at lmbda {at:g} {told}. Where they differ, a change also "
+                "holds what another seed changes"
+            ]
+    return []
 
 
 def _missing(table: pd.DataFrame) -> list[str]:

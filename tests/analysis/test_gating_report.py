@@ -244,6 +244,17 @@ def test_seeds_of_a_stage_that_is_fitted_to_each_of_them_are_averaged(tmp_path: 
         assert first[name]["arch_id"] != second[name]["arch_id"]
     found = table_of(tmp_path / "s", [*first.values(), *second.values()])
     assert rows_of(found)["seeds"].to_dict() == dict.fromkeys(first, 2)
+    assert found.notes == ()
+
+
+def test_means_over_different_seeds_are_told(tmp_path: Path) -> None:
+    """The control of the first seed is missing, so that the second's stands for both."""
+    first, second = arms(), arms(seed=1)
+    del first["control"]
+    found = table_of(tmp_path / "s", [*first.values(), *second.values()])
+    note = next(note for note in found.notes if note.startswith("the same seeds"))
+    assert "at lmbda 0.013 " in note
+    assert " base of 0, 1; control of 1; ecg_10 of 0, 1; " in note
 
 
 @pytest.mark.parametrize(
