@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from rdc.data import PixelCache
-from rdc.errors import UserError
 from rdc.models.codec import Codec
 from rdc.models.layers.channels import mean_squares
 from rdc.models.layers.gate import FixedGate, gated_layers
@@ -31,15 +30,8 @@ def choose_static_channels(codec: Codec, spec: TrialSpec, crops: PixelCache) -> 
     )
     energies = mean_energies(codec, (batch.to(device) for batch in batches))
     counts = spec.model.gating.channels
-    if counts is not None and len(counts) != len(energies):
-        raise UserError(
-            f"gating.channels has {len(counts)} entries; the model has {len(energies)} gated layers, from "
-            f"{next(iter(energies))} to {list(energies)[-1]}"
-        )
     for number, (name, found) in enumerate(energies.items()):
         count = max(1, round(spec.model.gating.keep * found.numel())) if counts is None else counts[number]
-        if count > found.numel():
-            raise UserError(f"gating.channels: {count} for {name}, which has {found.numel()} channels")
         gate = codec.get_submodule(name).channel_gate
         assert isinstance(gate, FixedGate), f"{name} is gated by {gate}"
         gate.opened.zero_()[found.topk(count).indices] = True

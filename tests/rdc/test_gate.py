@@ -196,6 +196,21 @@ def test_what_cannot_be_gated_is_refused_by_name(groups: dict[str, Any], text: s
         parse_model(asked)
 
 
+@pytest.mark.parametrize(
+    ("channels", "text"),
+    [
+        ([4, 4], r"gating.channels has 2 entries; the model has 9 gated layers: h_a.0 of 40, .*g_s.0 of 40"),
+        ([4, 4, 999, 4, 4, 4, 4, 4, 4], "gating.channels: 999 for h_a.4, which has 24 channels"),
+    ],
+)
+def test_channels_that_are_not_those_of_the_layers_are_refused_when_a_model_is_built(
+    channels: list[int], text: str
+) -> None:
+    """In the order of the network, not of parts: the third is of h_a."""
+    with pytest.raises(UserError, match=text):
+        model({"name": "static", "parts": ["g_s", "h_a"], "channels": channels})
+
+
 # What a gate decides
 
 energies_ = arrays.arrays(np.float32, st.integers(1, 40), elements=st.floats(0, 1e4, width=32))

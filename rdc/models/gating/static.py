@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from rdc.errors import UserError
-from rdc.models.layers.gate import FixedGate, gate_convolutions
+from rdc.models.layers.gate import FixedGate, gate_convolutions, gated_layers
 from rdc.models.layers.gated_parts import GatedPart, check_parts
 from rdc.spec import require_number
 
@@ -16,7 +17,8 @@ class Params:
     """Each layer keeps the channels that carry most energy in training images when a training begins.
 
     keep: share of each layer's input channels. channels: how many each gated layer keeps instead, in the
-    order of parts; null: by keep. parts: the networks that are gated.
+    order of the network: g_a, h_a, g_s, whatever the order of parts; null: by keep. parts: the networks that
+    are gated.
     """
 
     name: Literal["static"] = "static"
@@ -35,6 +37,28 @@ class Params:
 
 
 def install(params: Params, parts: Any) -> None:
-    """Gate the networks of a codec, `Codec.parts()`; all channels stay open until `choose` closes some."""
+    """Gate the networks of a codec, `Codec.parts()`; all channels stay open until `choose` closes some.
+
+    UserError where the numbers of channels are not those of the layers.
+    """
     for name in params.parts:
         gate_convolutions(parts[name], FixedGate)
+    if params.channels is not None:
+        widths = {
+            f"{part}.{name}": layer.in_channels
+            for part, network in parts.items()
+            for name, layer in gated_layers(network).items()
+        }
+        _check_channels(params.channels, widths)
+
+
+def _check_channels(channels: Sequence[int], widths: Mapping[str, int]) -> None:
+    """widths: input channels of every gated layer, in the order of the network."""
+    layers = ", ".join(f"{name} of {width}" for name, width in widths.items())
+    if len(channels) != len(widths):
+        raise UserError(
+            f"gating.channels has {len(channels)} entries; the model has {len(widths)} gated layers: {layers}"
+        )
+    for count, (name, width) in zip(channels, widths.items(), strict=True):
+        if count > width:
+            raise UserError(f"gating.channels: {count} for {name}, which has {width} channels ({layers})")

@@ -159,6 +159,7 @@ class Gated(nn.Module):
     channel_gate: Gate
     weight: Tensor
     bias: Tensor | None
+    in_channels: int
     out_channels: int
 
     def _take_over(self, layer: nn.Module, gate: Gate) -> None:
