@@ -50,6 +50,7 @@ def compose_stages(overrides: Sequence[str], settings: Settings) -> tuple[Staged
     for stage in settings.stages:
         try:
             staged[stage.name] = _composed(stage, overrides, settings, staged)
+            _check_rates(staged[stage.name])
         except UserError as error:
             raise UserError(f"stages.{stage.name}: {error}") from None
     return tuple(staged.values())
@@ -76,6 +77,13 @@ def _composed(
             candidate = Candidate(point=candidate.point, model=None, refusal=refusal)
         candidates.append(candidate)
     return Staged(stage=stage, budget=budget, candidates=tuple(candidates), configs=tuple(configs))
+
+
+def _check_rates(staged: Staged) -> None:
+    """UserError for an lmbda outside of a model's range, before anything is trained for it."""
+    for candidate, lmbda in itertools.product(staged.candidates, staged.stage.lmbdas):
+        if candidate.model is not None:
+            candidate.model.rate_control.check_lmbda(lmbda)
 
 
 def _trouble(

@@ -161,6 +161,15 @@ def test_a_dry_run_shows_every_stage_and_its_price(
             "{base:{overrides:['depth.latnt_channels=16']}}",
             r"stages\.base: depth\.latnt_channels: there is no such key \(did you mean depth\.latent_",
         ),
+        (
+            "{one:{overrides:['rate_control=modulator'],lmbdas:[0.013]},"
+            "rates:{start:one,measure:true,lmbdas:[0.01,0.5]}}",
+            r"stages\.rates: lmbda=0\.5: lies outside of the range that the model is trained for, 0\.0018 to",
+        ),
+        (
+            "{one:null,fixed:{start:one,overrides:['gating=static','gating.channels=[1,2]']}}",
+            r"gating\.channels has 2 entries; the model has \d+ gated layers: g_a\.2 of 8, ",
+        ),
         ("{base:{overrides:['gating=often']}}", r"stages\.base: gating=often: there is no such choice"),
         ("{base:{overrides:['budget.stps=9']}}", r"stages\.base: budget\.stps: there is no such key"),
         (
