@@ -106,7 +106,7 @@ def test_a_gated_pointwise_layer_reads_no_closed_channel() -> None:
     x = drawn(1, 6, 8, 4, memory_format=torch.channels_last)
     x[:, 2:4] *= 0.01
     expected = F.conv2d(x[:, [0, 1, 4, 5]], plain.weight[:, [0, 1, 4, 5]], plain.bias).detach()
-    gate_convolutions(network, lambda channels: EnergyGate(channels, neighbours=3))
+    gate_convolutions(network, EnergyGate)
     layer: Any = network[0]
     with torch.no_grad():
         layer.channel_gate.alpha.fill_(0.2)

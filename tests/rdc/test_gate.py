@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def gated_conv(kind: str, channels: int = 32, gate: Any = None) -> tuple[Any, nn
     }
     plain = made[kind]
     parent = nn.Sequential(plain)
-    gate_convolutions(parent, gate or (lambda n: EnergyGate(n, neighbours=3)))
+    gate_convolutions(parent, gate or (EnergyGate))
     return next(iter(gated_layers(parent).values())).eval(), plain.eval()
 
 
@@ -177,7 +178,7 @@ def test_parts_choose_what_is_gated() -> None:
             "gating.alpha_target=nan: must be a finite",
         ),
         ({"gating": {"name": "ecg", "gamma": -1.0}}, "gating.gamma=-1.0: must be at least 0"),
-        ({"gating": {"name": "ecg", "neighbours": 4}}, "gating.neighbours=4: input should be 3 or 5"),
+        ({"gating": {"name": "ecg", "neighbours": 4}}, "gating.neighbours.*=4: input should be 3 or 5"),
         ({"gating": {"name": "static", "keep": 0.0}}, "gating.keep=0.0: must be greater than 0"),
         ({"gating": {"name": "static", "keep": 1.5}}, "gating.keep=1.5: it is a share, at most 1"),
         (
@@ -216,53 +217,87 @@ def test_channels_that_are_not_those_of_the_layers_are_refused_when_a_model_is_b
 energies_ = arrays.arrays(np.float32, st.integers(1, 40), elements=st.floats(0, 1e4, width=32))
 
 
-def gate_with(energies: np.ndarray, alpha: float | np.ndarray) -> tuple[EnergyGate, Tensor]:
+references = st.sampled_from([None, 3, 5])  # the whole layer, or so many neighbours
+
+
+def gate_with(
+    energies: np.ndarray, alpha: float | np.ndarray, neighbours: int | None = None
+) -> tuple[EnergyGate, Tensor]:
     """(gate, (1, C, 1, 1) activations of these energies)."""
-    gate = EnergyGate(len(energies), neighbours=3)
+    gate = EnergyGate(len(energies), neighbours=neighbours)
     with torch.no_grad():
         gate.alpha.copy_(torch.as_tensor(np.broadcast_to(alpha, energies.shape).copy()))
     return gate, torch.from_numpy(np.sqrt(energies))[None, :, None, None]
 
 
-@given(energies_, st.floats(0, 3), st.floats(0, 2))
+@given(energies_, st.floats(0, 3), st.floats(0, 2), references)
 @settings(max_examples=60, deadline=None)
-def test_a_larger_alpha_never_opens_a_channel(energies: np.ndarray, alpha: float, more: float) -> None:
-    few, x = gate_with(energies, alpha + more)
-    many, _ = gate_with(energies, alpha)
+def test_a_larger_alpha_never_opens_a_channel(
+    energies: np.ndarray, alpha: float, more: float, neighbours: int | None
+) -> None:
+    few, x = gate_with(energies, alpha + more, neighbours)
+    many, _ = gate_with(energies, alpha, neighbours)
     assert bool((few.decide(x)[0] <= many.decide(x)[0]).all())
 
 
-@given(energies_, st.floats(0.01, 3), st.integers(-6, 6))
+@given(energies_, st.floats(0.01, 3), st.integers(-6, 6), references)
 @settings(max_examples=60, deadline=None)
-def test_loudness_changes_no_decision(energies: np.ndarray, alpha: float, power: int) -> None:
-    gate, x = gate_with(np.where(energies < 1e-3, 0, energies), alpha)
-    assert torch.equal(gate.decide(x)[0], gate.decide(x * 2.0**power)[0])
+def test_loudness_changes_no_decision(
+    energies: np.ndarray, alpha: float, power: int, neighbours: int | None
+) -> None:
+    gate, x = gate_with(np.where(energies < 1e-3, 0, energies), alpha, neighbours)
+    margins = gate._margin(gate.decide(x)[1])
+    decided = margins.abs() > 1e-4  # logarithms round
+    quiet, loud = (gate.decide(x * factor)[0] for factor in (1.0, 2.0**power))
+    assert torch.equal(quiet[decided], loud[decided])
 
 
-@given(energies_, st.floats(-1, 3))
+@given(energies_, st.floats(-1, 3), references)
 @settings(max_examples=60, deadline=None)
-def test_training_and_evaluation_decide_alike(energies: np.ndarray, alpha: float) -> None:
-    gate, x = gate_with(energies, alpha)
+def test_training_and_evaluation_decide_alike(
+    energies: np.ndarray, alpha: float, neighbours: int | None
+) -> None:
+    gate, x = gate_with(energies, alpha, neighbours)
     assert torch.equal(gate(x) > 0, gate.decide(x)[0])
     assert set(gate(x).unique().tolist()) <= {0.0, 1.0}
 
 
-@given(st.integers(1, 30), st.integers(0, 2**31))
-@settings(max_examples=40, deadline=None)
-def test_the_threshold_is_alpha_times_the_mean_energy_of_the_neighbours(channels: int, seed: int) -> None:
-    """An oracle in plain loops: th_c = alpha_c * (e_(c-1) + e_c + e_(c+1)) / 3, the ends repeated."""
+@pytest.mark.parametrize("neighbours", [None, 3])
+@given(channels=st.integers(1, 30), seed=st.integers(0, 2**31))
+@settings(max_examples=30, deadline=None)
+def test_the_threshold_is_alpha_times_a_mean_energy(neighbours: int | None, channels: int, seed: int) -> None:
+    """An oracle in plain loops: the geometric mean of all, or (e_(c-1) + e_c + e_(c+1)) / 3, ends repeated."""
     random = np.random.default_rng(seed)
     x = torch.from_numpy(random.normal(size=(1, channels, 3, 5)).astype(np.float32))
     alpha = random.uniform(-0.5, 2, channels).astype(np.float32)
-    gate = EnergyGate(channels, neighbours=3)
+    gate = EnergyGate(channels, neighbours=neighbours)
     with torch.no_grad():
         gate.alpha.copy_(torch.from_numpy(alpha))
     e = [float((x[0, c].double() ** 2).mean()) for c in range(channels)]
     opened = gate.decide(x)[0][0]
     for c in range(channels):
-        around = (e[max(c - 1, 0)] + e[c] + e[min(c + 1, channels - 1)]) / 3
-        if abs(e[c] - alpha[c] * around) > 1e-5 * around:
-            assert bool(opened[c]) == (alpha[c] <= 0 or e[c] > alpha[c] * around)
+        reference = (e[max(c - 1, 0)] + e[c] + e[min(c + 1, channels - 1)]) / 3
+        if neighbours is None:
+            reference = math.prod(e) ** (1 / channels)
+        if abs(e[c] - alpha[c] * reference) > 1e-3 * reference:
+            assert bool(opened[c]) == (alpha[c] <= 0 or e[c] > alpha[c] * reference)
+
+
+def test_the_whole_layer_as_reference_keeps_its_strongest_channels() -> None:
+    """Falling energies, as those of a wavelet's bands: neighbours are alike, strong or weak."""
+    energies = np.exp(-np.arange(16.0)).astype(np.float32)
+    gate, x = gate_with(energies, 1.0)
+    assert gate.decide(x)[0][0].tolist() == [True] * 8 + [False] * 8
+    local, _ = gate_with(energies, 1.0, 3)
+    assert not local.decide(x)[0][0, 1:15].any()  # convex: below the mean of its neighbours everywhere
+
+
+@pytest.mark.parametrize("silent", [0, 5, 16])
+def test_silent_channels_close_first_and_alone(silent: int) -> None:
+    energies = np.ones(16, dtype=np.float32)
+    energies[:silent] = 0
+    gate, x = gate_with(energies, 0.9)
+    assert gate.decide(x)[0][0].tolist() == [False] * silent + [True] * (16 - silent)
 
 
 @pytest.mark.parametrize("memory_format", FORMATS)
@@ -289,8 +324,9 @@ def test_alpha_gets_the_analytic_gradient_of_its_penalty_and_reaches_its_target(
         torch.testing.assert_close(alpha, torch.full_like(alpha, 0.8), msg=name)
 
 
-def test_distortion_alone_lowers_the_threshold_of_a_channel_that_is_needed() -> None:
-    layer, plain = gated_conv("conv of stride 1", 8)
+@pytest.mark.parametrize("neighbours", [None, 3])
+def test_distortion_alone_lowers_the_threshold_of_a_channel_that_is_needed(neighbours: int | None) -> None:
+    layer, plain = gated_conv("conv of stride 1", 8, lambda n: EnergyGate(n, neighbours=neighbours))
     x = torch.randn(4, 8, 16, 16)
     set_alpha(layer, 0.99)
     layer.train()
@@ -303,8 +339,9 @@ def test_distortion_alone_lowers_the_threshold_of_a_channel_that_is_needed() -> 
     assert gradient.isfinite().all()
     assert (gradient >= 0).all()
     assert (gradient > 0).any()
-    assert layer.channel_gate.kernel.grad.isfinite().all()
-    assert layer.channel_gate.kernel.grad.any()
+    if neighbours is not None:
+        assert layer.channel_gate.kernel.grad.isfinite().all()
+        assert layer.channel_gate.kernel.grad.any()
 
 
 # Masked and gathered

@@ -18,14 +18,15 @@ class Params:
     gamma: how strongly: the loss grows by gamma * sum over layers of mean over channels (alpha - target)^2.
     alpha_rate_factor: learning rate of the factors, as a multiple of the recipe's. Channels that close early
       leave the network the more steps to do without them.
-    neighbours: channels whose mean energy a channel is compared with. parts: the networks that are gated.
+    neighbours: channels, itself included, with whose weighted mean energy a channel is compared; null: with
+      the geometric mean of its layer. parts: the networks that are gated.
     """
 
     name: Literal["ecg"] = "ecg"
     alpha_target: float = 1.0
     gamma: float = 0.1
     alpha_rate_factor: float = 100.0
-    neighbours: Literal[3, 5] = 3
+    neighbours: Literal[3, 5] | None = None
     parts: tuple[GatedPart, ...] = ("g_a", "g_s", "h_a")
 
     def check(self, model: Any) -> None:

@@ -27,6 +27,7 @@ from rdc.models.layers.pointwise import PointwiseConv, conv1x1
 
 IMAGE_CHANNELS = 3  # a convolution that sees the image itself is never gated
 SLOPE = 4.0  # of the sigmoid whose derivative stands for that of the step
+FLOOR = 1e-6  # of a layer's mean energy: what a silent channel counts in its geometric mean
 _TINY = 1e-12
 
 Path = Literal["masked", "gathered"]
@@ -63,19 +64,20 @@ class Gate(nn.Module, abc.ABC):
 
 
 class EnergyGate(Gate):
-    """Open where a channel's energy exceeds alpha times that of its neighbours (Yin et al., ICASSP 2022).
+    """Open where a channel's energy exceeds alpha times that of other channels (Yin et al., ICASSP 2022).
 
-    th_c = alpha_c * sum_k w_k e_(c+k), with w a softmax: not negative and of sum 1, so that a larger alpha
-    never opens a channel. alpha_c <= 0 keeps it open; the start, alpha = 0, is no gate at all. Open channels
-    keep their values: nothing is rescaled.
+    th_c = alpha_c * r_c. r is the geometric mean of the energies of the whole layer, or, with a number of
+    neighbours, sum_k w_k e_(c+k), with w a softmax. It is never negative, so that a larger alpha never opens
+    a channel. alpha_c <= 0 keeps it open; the start, alpha = 0, is no gate at all. Open channels keep their
+    values: nothing is rescaled.
 
-    alpha: (channels,). kernel: the logits of w, over an odd number of neighbours.
+    alpha: (channels,). kernel: the logits of w, over an odd number of neighbours; None without.
     """
 
-    def __init__(self, channels: int, *, neighbours: int) -> None:
+    def __init__(self, channels: int, *, neighbours: int | None = None) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.zeros(channels))
-        self.kernel = nn.Parameter(torch.zeros(neighbours))
+        self.kernel = None if neighbours is None else nn.Parameter(torch.zeros(neighbours))
 
     def forward(self, x: Tensor) -> Tensor:
         e = mean_squares(x)
@@ -91,16 +93,21 @@ class EnergyGate(Gate):
 
     def _margin(self, e: Tensor) -> Tensor:
         """How far each energy is above its threshold, of the same size for loud and quiet layers."""
-        around = self._around(e)
-        return (e - self.alpha * around) / (around + _TINY)
+        reference = self._reference(e)
+        return (e - self.alpha * reference) / (reference + _TINY)
 
-    def _around(self, e: Tensor) -> Tensor:
+    def _reference(self, e: Tensor) -> Tensor:
+        """(B, C) -> (B, C) or (B, 1), in the unit of e."""
+        if self.kernel is None:
+            # Channels that are zero count as ones a million times below the mean, not as minus infinity.
+            floor = FLOOR * e.mean(1, keepdim=True) + torch.finfo(e.dtype).tiny
+            return (e + floor).log().mean(1, keepdim=True).exp()
         reach = self.kernel.numel() // 2
         padded = F.pad(e, (reach, reach), mode="replicate")
         return (padded.unfold(1, self.kernel.numel(), 1) * self.kernel.softmax(0)).sum(2)
 
     def extra_repr(self) -> str:
-        return f"{self.alpha.numel()}, neighbours={self.kernel.numel()}"
+        return f"{self.alpha.numel()}, neighbours={None if self.kernel is None else self.kernel.numel()}"
 
 
 class FixedGate(Gate):
