@@ -266,7 +266,7 @@ def test_training_and_evaluation_decide_alike(
 @given(channels=st.integers(1, 30), seed=st.integers(0, 2**31))
 @settings(max_examples=30, deadline=None)
 def test_the_threshold_is_alpha_times_a_mean_energy(neighbours: int | None, channels: int, seed: int) -> None:
-    """An oracle in plain loops: the geometric mean of all, or (e_(c-1) + e_c + e_(c+1)) / 3, ends repeated."""
+    """An oracle in plain loops: the geometric mean of all, or (e_(c-1) + e_c + e_(c+1)) / 3, ends again."""
     random = np.random.default_rng(seed)
     x = torch.from_numpy(random.normal(size=(1, channels, 3, 5)).astype(np.float32))
     alpha = random.uniform(-0.5, 2, channels).astype(np.float32)
