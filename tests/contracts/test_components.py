@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -21,14 +23,20 @@ from tests.rdc.shared import both_counts, combinations, legal_combinations, refu
 CONF = Path(conf.__file__).parent
 DEPTH = {"channels": [8, 12, 16], "latent_channels": 20, "layers": [1, 0, 2]}
 COMPONENTS = [(group, name) for group in COMPONENT_GROUPS for name in component_names(group)]
+COMBINATIONS = combinations(DEPTH)
 MODELS = legal_combinations(DEPTH)
 
 
-@pytest.fixture(params=list(MODELS.values()), ids=list(MODELS))
+@pytest.fixture(params=list(MODELS))
 def codec(request: pytest.FixtureRequest) -> Codec:
-    """A codec with seeded weights, latents spread over many symbols, and tables."""
+    """A codec with seeded weights, latents spread over many symbols, and tables; the test's own."""
+    return copy.deepcopy(built(request.param))  # building takes longer than most of the tests
+
+
+@functools.cache
+def built(name: str) -> Codec:
     torch.manual_seed(0)
-    made = build(parse_model(request.param))
+    made = build(parse_model(MODELS[name]))
     with torch.no_grad():
         loudness(made).mul_(8)
     made.update(update_quantiles=True)
@@ -55,9 +63,9 @@ def test_every_group_has_a_legal_model() -> None:
     assert seen == set(COMPONENTS)
 
 
-@pytest.mark.parametrize("names", list(combinations(DEPTH)), ids="-".join)
+@pytest.mark.parametrize("names", COMBINATIONS, ids="-".join)
 def test_exactly_the_stated_combinations_are_legal(names: tuple[str, ...]) -> None:
-    config, expected = combinations(DEPTH)[names], refusal(*names)
+    config, expected = COMBINATIONS[names], refusal(*names)
     if expected is None:
         parse_model(config)
         return

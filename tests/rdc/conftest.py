@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
+from rdc.checkpoint import load_model, save_model
 from rdc.data import ImageSet, PixelCache, resolve_eval, resolve_train
+from rdc.files import locked
 from rdc.models.codec import Codec
 from rdc.resume import MetricsLog
 from rdc.spec import Recipe, RunSettings, TrialSpec, parse_model
@@ -79,9 +82,19 @@ def variable_rate(
 ) -> tuple[Codec, PixelCache]:
     """(a tiny codec that was trained for seconds, until rates follow lmbda; images that it has not seen).
 
-    Only its rate may be changed.
+    Only its rate may be changed. Trained once for all processes of the tests.
     """
-    folder = tmp_path_factory.mktemp("variable_rate")
+    common = tmp_path_factory.getbasetemp()
+    common = common.parent if "PYTEST_XDIST_WORKER" in os.environ else common
+    path = common / "variable_rate.safetensors"
+    with locked(common / "variable_rate.lock"):
+        if not path.exists():
+            codec = trained_variable_rate(image_sets, tmp_path_factory.mktemp("variable_rate"))
+            save_model(path, codec, extra={"lmbda": 0.013})
+    return load_model(path)[0], PixelCache(image_sets[1], root=tmp_path_factory.mktemp("pixels"))
+
+
+def trained_variable_rate(image_sets: tuple[ImageSet, ImageSet], folder: Path) -> Codec:
     spec, run = small_trial(
         folder,
         image_sets,
@@ -97,10 +110,10 @@ def variable_rate(
     codec = starting_codec(spec, run, torch.device("cpu"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RDC_CACHE", str(folder / "cache"))
-        crops, images = (PixelCache(images) for images in image_sets)
+        crops = PixelCache(image_sets[0])
         train(codec, spec, run, crops=crops, validation=crops, metrics=MetricsLog(Path(run.folder)))
     codec.update(force=True, update_quantiles=True)
-    return codec.eval(), images
+    return codec
 
 
 @pytest.fixture(scope="session")

@@ -202,6 +202,7 @@ def test_what_does_not_go_with_stages(base_overrides: list[str], overrides: list
         run(*base_overrides, "stages={base:null}", *overrides)
 
 
+@pytest.mark.full
 def test_after_a_kill_the_same_command_runs_what_is_left_and_nothing_twice(
     inline: list[str], tmp_path: Path
 ) -> None:
