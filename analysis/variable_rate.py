@@ -337,7 +337,8 @@ def _compared(
     try:
         arm.require_alike()
         variable.require_alike()
-        result = bd_rate(_curve("fixed", arm), _curve("variable", variable, places))
+        name = str(arm.values("stage")[0]) or "fixed"
+        result = bd_rate(_curve(name, arm), _curve("variable", variable, places))
     except AnalysisError as error:
         return dataclasses.replace(found, refused=str(error))
     found = dataclasses.replace(

@@ -69,6 +69,16 @@ def test_files_of_a_constant_size_ratio_have_that_bd_rate(whole: Source) -> None
         assert arm.shared.images.mean == pytest.approx(expected, abs=1e-3)
 
 
+def test_what_has_no_bd_rate_is_named_as_the_arm_that_it_is(tmp_path: Path) -> None:
+    short = made.fixed_short()
+    scores = [tree["evaluation"] for tree in short]
+    scores[3]["psnr_db"], scores[4]["psnr_db"] = scores[4]["psnr_db"], scores[3]["psnr_db"]
+    model = model_of(tmp_path / "odd", made.fixed(), short, made.variable())
+    refused = {arm.name: arm.shared.refused for arm in model.arms}
+    assert refused["fixed"] == ""
+    assert refused["fixed_short"].startswith("curve 'fixed_short' is not monotone: ")
+
+
 def test_training_is_counted_once_whatever_was_measured(whole: Source) -> None:
     (model,) = variable_models(whole)
     # 400 steps of 8 crops; 30 further trials only measure. synthetic_results: 20 + 0.4 width = 45.6 s each.
