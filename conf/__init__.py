@@ -90,7 +90,10 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> str:
             return f"{group}={choice}: there is no such choice; {group} has: {known}"
         return f"{choice}: there is no such configuration file"
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: this is no override in Hydra's grammar ({text.splitlines()[0]})"
+        text = f"{error.override}: this is no override in Hydra's grammar ({text.splitlines()[0]})"
+        # Such as stages={more:{overrides:[budget.steps=250]}}.
+        nested = re.search(r"[\[:,]\s*([\w.]+=[^\s,'\"\]}]+)", str(error.override))
+        return f"{text}; inside of lists, put an override in quotes: '{nested[1]}'" if nested else text
     if is_no_choice(error):
         return _no_choice(overrides)
     match = re.match(r"Could not override '([^']+)'", text)

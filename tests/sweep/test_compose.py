@@ -60,6 +60,10 @@ def test_points_do_not_share_what_they_change() -> None:
         ),
         (["depth=n64,n32"], "depth=n64,n32: several values need a list; give several rates as 'lmbdas="),
         (["depth.channels=[3"], "depth.channels=[3: this is no override in Hydra's grammar"),
+        (
+            ["stages={a:{overrides:[budget.steps=250]}}"],
+            "; inside of lists, put an override in quotes: 'budget.steps=250'",
+        ),
     ],
     ids=lambda value: str(value)[:30],
 )
