@@ -412,6 +412,8 @@ def _one_line(error: pydantic.ValidationError, where: str) -> str:
             texts.append(f"{path}: there is no such key")
         elif item["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
             texts.append(f"{path}: is required")
+        elif item["type"] == "dataclass_type":
+            texts.append(f"{path}={item['input']!r}: needs a mapping of keys to values")
         else:
             texts.append(f"{path}={item['input']!r}: {text[0].lower()}{text[1:]}")
     return "; ".join(texts)

@@ -58,6 +58,7 @@ def test_null_is_no_stages() -> None:
             "stages: a waits for c waits for b waits for a: none of them could ever begin; take out one",
         ),
         ({"a": {"measure": True}}, "stages.a: measure=true needs start=STAGE"),
+        ({"a": 5}, "stages.a=5: needs a mapping of keys to values"),
         (
             {"a": None, "b": {"start": "a", "measure": True, "overrides": ["budget.steps=9"]}},
             "stages.b: 'budget.steps=9': measure=true trains nothing, so that a budget changes nothing",
