@@ -76,7 +76,7 @@ def _check_size(path: Path, width_px: int, height_px: int) -> None:
     if min(width_px, height_px) < MIN_SIDE_PX:
         raise UserError(
             f"{path}: {width_px}x{height_px} pixels, and the shorter side must have at least {MIN_SIDE_PX}; "
-            "take it out of the folder"
+            "leave this image out"
         )
 
 
