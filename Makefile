@@ -29,7 +29,7 @@ test: $(READY) ## Run the tests (under 8 min on 2 cores)
 	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -m "not full" -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 test-full: test ## Run the tests, then the slow ones: a real browser, PostgreSQL, LaTeX, the wheel, clean installs
-	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -m full -n auto --maxprocesses 2 --dist loadscope --no-loadscope-reorder $(ARGS)
+	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -m full -n auto --maxprocesses 3 --dist loadscope $(ARGS)
 
 faults: $(READY) ## Kill what a sweep runs on 100 times and see that nothing is lost (SEED, FAULTS; about 40 min)
 	@$(VENV_PYTHON) -m tests.faults.campaign --seed $(or $(SEED),0) --faults $(or $(FAULTS),100)

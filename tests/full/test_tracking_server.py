@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from sweep.tracking import Tracker, open_tracker
 from sweep.tracking.client import Client, ServerError
 from sweep.tracking.mirror import Mirror
 from sweep.ui import serve
-from tests.sweep.conftest import ROOT
 from tests.sweep.synthetic_sweep import SyntheticSweep
 from tests.sweep.tracking_fixtures import empty_database as empty_database
 from tests.sweep.tracking_proxy import FaultyProxy
@@ -58,7 +57,9 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, empty_database: Path) -> Place:
+def place(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    # Servers here are away for seconds only: it needs no patience with them.
+    monkeypatch.setattr("sweep.tracking.tracker.RETRY_S", (0.5,))
     return Place(tmp_path, empty_database)
 
 
@@ -201,22 +202,19 @@ def test_a_server_restarted_while_the_sweep_ends_leaves_nothing_running(place: P
         sweep.write_trial(1)
         poll_until(tracker, lambda: len(known_runs(place)) == 3)
         os.killpg(server.pid, signal.SIGKILL)
-    code = (
-        "from tests.full.test_tracking_server import late_server; "
-        f"late_server({str(place.folder)!r}, {place.port})"
-    )
-    late = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, cwd=ROOT)
+    ended = threading.Event()
+
+    def serve_late() -> None:
+        with place.serve():
+            ended.wait()
+
+    late = threading.Thread(target=serve_late)
+    late.start()
     try:
         tracker.finish("FINISHED")
     finally:
-        late.communicate(b"end\n")
+        ended.set()
+        late.join()
     assert not contains(said, "lacks"), said
     runs = known_runs(place)
     assert sorted(run.info.status for run in runs) == ["FINISHED", "FINISHED", "KILLED"]
-
-
-def late_server(folder: str, port: int) -> None:
-    """In a process of its own: the server again, until somebody writes a line."""
-    place = Path(folder)
-    with serve(f"sqlite:///{place}/mlflow.db", place / "artifacts", port, log=place / "server.log"):
-        input()

@@ -52,33 +52,34 @@ def test_trials_whose_node_was_killed_give_what_they_would_have_given(
 ) -> None:
     training = [
         "time=false",
-        "seeds=[0,1]",
         "budget.steps=250",
         "budget.checkpoint_every_s=0.2",
         "budget.log_every=10",
         "budget.ms_ssim=false",
+        "budget.fresh_decode_images=0",
     ]
     command = [sys.executable, "-m", "sweep", *base_overrides, *training]
-    ours = [f"runs_dir={tmp_path}/undisturbed", "cluster=inline"]
-    done = subprocess.run([*command, *ours], env=surroundings, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "runs/tiny"
-    driver = sweep_on_two_nodes(command, folder, cluster, surroundings)
+    driver = sweep_on_two_nodes([*command, "seeds=[0,1]"], folder, cluster, surroundings)
     # Whichever of the two is struck has something to go on from.
     driver.wait_for(lambda: len(list(folder.glob("trials/*/resume.pt"))) == 2)
     cluster.kill()
     driver.ends_well()
-    resumed = []
-    for path in tmp_path.glob("undisturbed/tiny/trials/*/result.json"):
+    results = [json.loads(path.read_text()) for path in folder.glob("trials/*/result.json")]
+    assert [result["attempt"] for result in results] == [1, 1]
+    struck = [result for result in results if result["training"]["resumed_at_steps"]]
+    assert struck
+    seeds = [result["spec"]["seed"] for result in struck]
+    ours = [f"seeds={seeds}", f"runs_dir={tmp_path}/undisturbed", "cluster=inline"]
+    done = subprocess.run([*command, *ours], env=surroundings, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for found in struck:
+        path = tmp_path / "undisturbed/tiny/trials" / found["spec_id"] / "result.json"
         wanted = json.loads(path.read_text())
-        found = json.loads((folder / "trials" / path.parent.name / "result.json").read_text())
         for result in (found, wanted):
             del result["evaluation"]["wall_s"]
         assert found["evaluation"] == wanted["evaluation"]
         assert found["training"]["val_rd_loss"] == wanted["training"]["val_rd_loss"]
-        assert found["attempt"] == 1
-        resumed += found["training"]["resumed_at_steps"]
-    assert resumed
 
 
 def test_a_node_that_is_told_to_go_hands_its_trial_over_and_times_nothing(

@@ -48,7 +48,8 @@ def test_the_slurm_script_runs_a_sweep_on_two_nodes(
         "RAY_PORT": str(port),
         "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
     }
-    command = ["bash", str(SLURM), *base_overrides, "seeds=[0,1]", "budget.steps=12", "time=false"]
+    short = ["budget.steps=12", "budget.ms_ssim=false", "budget.fresh_decode_images=0", "time=false"]
+    command = ["bash", str(SLURM), *base_overrides, "seeds=[0,1]", *short]
     done = subprocess.run(command, env={**os.environ, **slurm}, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
     assert "2 trials at a time on 2 nodes" in done.stdout

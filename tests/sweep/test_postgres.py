@@ -141,7 +141,8 @@ def sweep(environment: None, base_overrides: list[str], tmp_path: Path) -> Any:
     def run(*overrides: str) -> str:
         given = [
             *(o for o in base_overrides if o != "tracking=none"),
-            "budget.steps=20",
+            "budget.steps=12",
+            "budget.fresh_decode_images=0",
             "cluster=inline",
             "time=false",
             *overrides,

@@ -102,7 +102,7 @@ def test_stop_now_ends_trials_with_checkpoints_from_which_they_go_on(start: Star
     assert not results(folder)
     after = command("status", str(folder))
     assert "2 trials: 2 to be continued" in after.stdout
-    again = start("cluster.slots=2", "seeds=[0,1]", STEPS=str(max(saved) + 2))
+    again = start("cluster=inline", "seeds=[0,1]", STEPS=str(max(saved) + 2))
     output, _ = again.communicate(timeout=200)
     assert again.returncode == 0, output
     assert sorted(result["training"]["resumed_at_steps"][0] for result in results(folder)) == sorted(saved)
