@@ -16,7 +16,7 @@ import torch
 from rdc.files import append_jsonl, atomic_write_bytes, read_jsonl, set_aside, storing
 from rdc.memory import where_memory_ran_out
 
-RESUME_VERSION = 4
+RESUME_VERSION = 5
 RESUME_FILE = "resume.pt"
 METRICS_FILE = "metrics.jsonl"
 NO_METRICS = (0, hashlib.sha256(b"").hexdigest())  # the mark of an empty log
@@ -81,12 +81,12 @@ def _mark_of(data: bytes) -> tuple[int, str]:
 class Progress:
     """Where training stands. step: finished steps; elapsed_s: training time over all attempts.
 
-    window: sums of the statistics since the last logged line, window_steps of them.
+    window: the statistics of each step since the last logged line, window_steps of them.
     """
 
     step: int = 0
     elapsed_s: float = 0.0
-    window: list[float] = dataclasses.field(default_factory=list)
+    window: list[list[float]] = dataclasses.field(default_factory=list)
     window_steps: int = 0
     best_rd_loss: float | None = None
     rollbacks: list[dict[str, Any]] = dataclasses.field(default_factory=list)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import math
 import time
@@ -16,7 +17,7 @@ from torch import Tensor
 from rdc.data import PixelCache
 from rdc.ddp import Alone
 from rdc.files import write_sealed
-from rdc.learner import STATISTICS, Learner
+from rdc.learner import Learner
 from rdc.memory import WAY_OUT, OutOfMemory, Place, first_words, where_memory_ran_out
 from rdc.metrics import finite_or_none, psnr_db
 from rdc.models.codec import Codec
@@ -118,7 +119,7 @@ class _Trainer:
         self._validation = validation
         self._metrics = metrics
         self._device = next(codec.parameters()).device
-        self._window = torch.zeros(len(STATISTICS), device=self._device)
+        self._window: list[Tensor] = []  # of each step since the last line, on the device
         self._last_tick_s = self._last_save_s = time.monotonic()
         self._timed_steps, self._timed_s = 0, 0.0
         self._good = self._saved = self._snapshot()
@@ -154,7 +155,7 @@ class _Trainer:
         share = self._team.share(recipe.batch_size)
         x = self._crops.crops_uint8(step, recipe.batch_size, recipe.crop_px, self._spec.seed, share)
         x = x.to(self._device, non_blocking=True).float().div_(255)
-        self._window += self._update(x, step)
+        self._window.append(self._update(x, step))
         self.progress.step += 1
         self.progress.window_steps += 1
         self._timed_steps += 1
@@ -195,16 +196,18 @@ class _Trainer:
     def _log_window(self) -> bool:
         """Write the means since the last line; False if they made training go back."""
         progress = self.progress
-        means = (value / progress.window_steps for value in self._window.tolist())
+        means = (
+            value / progress.window_steps for value in functools.reduce(torch.add, self._window).tolist()
+        )
         loss, bpp, mse_mean, distortion, aux_loss = means
         total = bpp + distortion
-        cause = self._what_is_wrong(loss, total, step=progress.step)
+        cause = self._what_is_wrong(loss, total)
         if cause is not None:
             self._roll_back(cause)
             return False
         progress.best_rd_loss = min(total, progress.best_rd_loss or math.inf)
         self._write_line(loss=loss, bpp=bpp, mse=mse_mean, rd_loss_=total, aux_loss=aux_loss)
-        self._window.zero_()
+        self._window = []
         progress.window_steps = 0
         return True
 
@@ -235,15 +238,23 @@ class _Trainer:
             },
         )
 
-    def _what_is_wrong(self, loss: float, total: float, *, step: int) -> str | None:
+    def _what_is_wrong(self, loss: float, total: float) -> str | None:
+        """Why training has to go back. total: the mean rd_loss since the last line."""
+        step, best = self.progress.step, self.progress.best_rd_loss
         if not (math.isfinite(loss) and math.isfinite(total)):
             return f"the loss is not finite before step {step}"
-        best = self.progress.best_rd_loss
-        if best is not None and total > EXPLODED_FACTOR * best:
-            return (
-                f"rd_loss {total:.3g} at step {step} is over {EXPLODED_FACTOR:.0f} times the best, {best:.3g}"
+        if best is None or total <= EXPLODED_FACTOR * best:
+            return None
+        # One image may do it alone, and does it again after every roll-back: the model, and not the training,
+        # fails on it. What its gradient may change is clipped.
+        usual = float(torch.stack([bpp + distortion for _, bpp, _, distortion, _ in self._window]).median())
+        if usual <= EXPLODED_FACTOR * best:
+            self._metrics.event("outlier", step=step, rd_loss=total, median_rd_loss=usual)
+            _log.warning(
+                "rd_loss %.3g before step %d, in the median %.3g: one batch fails", total, step, usual
             )
-        return None
+            return None
+        return f"rd_loss {usual:.3g} at step {step} is over {EXPLODED_FACTOR:.0f} times the best, {best:.3g}"
 
     def _roll_back(self, cause: str) -> None:
         """Weights and optimisers of the last good state, and half the learning rate."""
@@ -339,7 +350,7 @@ class _Trainer:
 
     def _snapshot(self) -> ResumePoint:
         self._tick()
-        progress = dataclasses.replace(self.progress, window=self._window.tolist())
+        progress = dataclasses.replace(self.progress, window=[row.tolist() for row in self._window])
         return ResumePoint(progress, self.learner.state(), self._metrics.mark())
 
     def _restore(self, point: ResumePoint) -> None:
@@ -350,7 +361,7 @@ class _Trainer:
             resumed_at_steps=list(point.progress.resumed_at_steps),
             out_of_memory=list(point.progress.out_of_memory),
         )
-        self._window = torch.tensor(point.progress.window, device=self._device)
+        self._window = [torch.tensor(row, device=self._device) for row in point.progress.window]
 
     def _tick(self) -> None:
         now_s = time.monotonic()

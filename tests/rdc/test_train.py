@@ -126,6 +126,25 @@ def test_a_finite_explosion_is_noticed_too(
     assert "times the best" in rollback["cause"]
 
 
+def test_one_batch_that_the_model_fails_on_is_no_divergence(
+    make_trial: Any, image_sets: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Learner.update
+
+    def update(self: Learner, x: torch.Tensor, step: int) -> torch.Tensor:
+        statistics = original(self, x, step)
+        if step == 4:
+            statistics[2:4] += 1e6  # mse and distortion, as of a picture that the synthesis blows up
+        return statistics
+
+    monkeypatch.setattr(Learner, "update", update)
+    log, rows, _ = run_training(make_trial(steps=9, run={"log_every": 3}), image_sets)
+    assert (log.steps, log.rollbacks) == (9, [])
+    (outlier,) = [row for row in rows if row.get("event") == "outlier"]
+    assert outlier["step"] == 6
+    assert outlier["rd_loss"] > 1e5 > 1e3 > outlier["median_rd_loss"]
+
+
 def test_training_gives_up_after_three_roll_backs_and_says_why(
     make_trial: Any, image_sets: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
