@@ -18,17 +18,25 @@ from rdc.zoo import load_external
 
 
 def starting_codec(spec: TrialSpec, run: RunSettings, device: torch.device) -> Codec:
-    """On the device; UserError if weights that it has to start from are missing or others than planned."""
+    """On the device, in the trial's precision.
+
+    UserError if weights that it has to start from are missing or others than planned.
+    """
     torch.manual_seed(spec.seed)
-    if spec.weights is not None:
-        return _given(spec, run).to(device).eval()
+    codec = _fresh(spec, run) if spec.weights is None else _given(spec, run).eval()
+    codec.set_transform_precision(spec.precision)
+    return codec.to(device)
+
+
+def _fresh(spec: TrialSpec, run: RunSettings) -> Codec:
+    """What the trial trains."""
     codec = build(spec.model)
     if spec.warm_start is not None:
         path = _checkpoint(run, "starts from trained weights")
         _load_warm_start(codec, path, sha256=spec.warm_start.checkpoint_sha256)
     elif spec.recipe.initialisation == "wavelet":
         start_as_wavelet(codec)
-    return codec.to(device)
+    return codec
 
 
 def _given(spec: TrialSpec, run: RunSettings) -> Codec:

@@ -101,9 +101,11 @@ def test_measured_weights_are_of_the_very_architecture(make_trial: Any, tmp_path
         started(make_trial, tmp_path / "plain.safetensors", measured=True, **GATED)
 
 
-def trained_and_measured(make_trial: Any, tmp_path: Path) -> tuple[Any, Any, TrialSpec, Any]:
+def trained_and_measured(
+    make_trial: Any, tmp_path: Path, **changes_of_spec: Any
+) -> tuple[Any, Any, TrialSpec, Any]:
     """Results of a trial and of one that measures its weights, with spec and run settings of that one."""
-    spec, run = make_trial(run={"budget_name": "test", "stage": "base"})
+    spec, run = make_trial(run={"budget_name": "test", "stage": "base"}, **changes_of_spec)
     trained = run_trial(spec, run)
     weights = TrainedWeights(spec_id=spec.spec_id, checkpoint_sha256=trained["model"]["sha256"])
     checkpoint = str(Path(run.folder) / "model.safetensors")
@@ -113,10 +115,12 @@ def trained_and_measured(make_trial: Any, tmp_path: Path) -> tuple[Any, Any, Tri
     return trained, run_trial(other, other_run), other, other_run
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_trial_that_measures_trains_nothing_and_says_whose_weights_it_has(
-    make_trial: Any, tmp_path: Path
+    make_trial: Any, tmp_path: Path, precision: str
 ) -> None:
-    trained, measured, spec, run = trained_and_measured(make_trial, tmp_path)
+    trained, measured, spec, run = trained_and_measured(make_trial, tmp_path, precision=precision)
+    assert trained["evaluation"]["precision"] == measured["evaluation"]["precision"] == precision
     assert (trained["stage"], measured["stage"]) == ("base", "rates")
     assert measured["status"] in ("ok", "rate_mismatch")
     assert parse_trial(json.loads(json.dumps(measured["spec"]))) == spec
