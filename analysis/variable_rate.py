@@ -69,6 +69,7 @@ class Cost:
 class Comparison:
     """BD-rate of the variable model against an arm. points: of the variable model that went in.
 
+    left_out: points that another one of their curve beats in rate and PSNR, as "NAME at lmbda L".
     refused: why there is no number. images_refused: why there is no spread over images.
     """
 
@@ -81,6 +82,7 @@ class Comparison:
     images: Spread | None = None
     image_count: int = 0
     images_refused: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -332,13 +334,20 @@ def _differences(curve: TrialCurve, variable: TrialCurve) -> str:
 def _compared(
     arm: TrialCurve, variable: TrialCurve, places: Sequence[int], scores: ImageScores | None
 ) -> Comparison:
-    """BD-rate of these points of the variable model, of means over the images and image by image."""
-    found = Comparison(len(places))
+    """BD-rate of these points of the variable model, of means over the images and image by image.
+
+    Points that others of their curve beat are left out: a codec would not be used there.
+    """
+    name = str(arm.values("stage")[0]) or "fixed"
+    of_arm = range(len(arm.values("lmbda")))
+    kept, better = _unbeaten(arm, of_arm), _unbeaten(variable, places)
+    left_out = (*_at_lmbdas(name, arm, of_arm, kept), *_at_lmbdas("variable", variable, places, better))
+    places = better
+    found = Comparison(len(places), left_out=left_out)
     try:
         arm.require_alike()
         variable.require_alike()
-        name = str(arm.values("stage")[0]) or "fixed"
-        result = bd_rate(_curve(name, arm), _curve("variable", variable, places))
+        result = bd_rate(_curve(name, arm, kept), _curve("variable", variable, places))
     except AnalysisError as error:
         return dataclasses.replace(found, refused=str(error))
     found = dataclasses.replace(
@@ -349,7 +358,7 @@ def _compared(
         overlap_pct=100 * result.overlap,
     )
     try:
-        changes = _of_images(arm, variable, places, scores)
+        changes = _of_images(arm, kept, variable, places, scores)
     except AnalysisError as error:
         return dataclasses.replace(found, images_refused=str(error))
     return dataclasses.replace(found, images=spread(changes), image_count=len(changes))
@@ -363,23 +372,43 @@ def _curve(name: str, curve: TrialCurve, places: Sequence[int] | None = None) ->
     return Curve(name, tuple(bpp[i] for i in chosen), tuple(psnr_db[i] for i in chosen))
 
 
+def _unbeaten(curve: TrialCurve, places: Sequence[int]) -> list[int]:
+    """The points that no other of these beats in rate and PSNR."""
+    points = {i: (curve.values("bpp")[i], curve.values("psnr_db")[i]) for i in places}
+
+    def beaten(i: int) -> bool:
+        bpp, psnr_db = points[i]
+        return any(b <= bpp and p >= psnr_db and (b, p) != (bpp, psnr_db) for b, p in points.values())
+
+    return [i for i in places if not beaten(i)]
+
+
+def _at_lmbdas(name: str, curve: TrialCurve, places: Sequence[int], kept: Sequence[int]) -> list[str]:
+    """The points that were not kept."""
+    return [f"{name} at lmbda {curve.values('lmbda')[i]:g}" for i in places if i not in kept]
+
+
 def _of_images(
-    arm: TrialCurve, variable: TrialCurve, places: Sequence[int], scores: ImageScores | None
+    arm: TrialCurve,
+    kept: Sequence[int],
+    variable: TrialCurve,
+    places: Sequence[int],
+    scores: ImageScores | None,
 ) -> list[float]:
     """One BD-rate per image, in per cent."""
     if scores is None:
         raise AnalysisError("the source holds no scores of single images")
     ours = scores.points("variable", [variable.values("spec_id")[i] for i in places])
-    theirs = scores.points("fixed", arm.values("spec_id"))
+    theirs = scores.points("fixed", [arm.values("spec_id")[i] for i in kept])
 
     def change(anchor: Curve, name: str, points: Sequence[RatePoint]) -> float:
         return bd_rate(anchor, _of_points(name, points)).bd_rate_pct
 
-    found = per_image("variable", ours, _anchor(arm, theirs), change).found
+    found = per_image("variable", ours, _anchor(arm, kept, theirs), change).found
     return list(found.values())
 
 
-def _anchor(arm: TrialCurve, points: dict[str, list[RatePoint]]) -> Anchor:
+def _anchor(arm: TrialCurve, kept: Sequence[int], points: dict[str, list[RatePoint]]) -> Anchor:
     images: dict[str, Curve] = {}
     odd: dict[str, str] = {}
     for image, of_image in points.items():
@@ -387,7 +416,7 @@ def _anchor(arm: TrialCurve, points: dict[str, list[RatePoint]]) -> Anchor:
             images[image] = _of_points(f"fixed on {image}", of_image)
         except AnalysisError as error:
             odd[image] = str(error)
-    return Anchor("fixed", "fixed", arm.dataset, _curve("fixed", arm), "", "", "", "", "", images, odd)
+    return Anchor("fixed", "fixed", arm.dataset, _curve("fixed", arm, kept), "", "", "", "", "", images, odd)
 
 
 def _of_points(name: str, points: Sequence[RatePoint]) -> Curve:

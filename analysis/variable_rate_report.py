@@ -131,6 +131,7 @@ def _numbers(prefix: str, found: Comparison) -> dict[str, Any]:
         f"{prefix}range_low_db": found.psnr_low_db,
         f"{prefix}range_high_db": found.psnr_high_db,
         f"{prefix}overlap_pct": found.overlap_pct,
+        f"{prefix}left_out": "; ".join(found.left_out),
         f"{prefix}refused": found.refused,
         f"{prefix}images": found.image_count,
         f"{prefix}image_mean_pct": spread and spread.mean,

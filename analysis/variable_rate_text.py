@@ -189,6 +189,9 @@ def _reasons(model: VariableModel) -> list[str]:
     lines = [text.paragraph("against", f"{arm.name}: {ROLE_TEXT[arm.role]}") for arm in model.arms]
     for arm in model.arms:
         for what, found in (("same lmbdas", arm.shared), ("all rates", arm.every)):
+            if found.left_out:
+                why = "another point of the curve has less rate and more PSNR"
+                lines.append(text.paragraph("left out", f"{what}: {', '.join(found.left_out)}: {why}"))
             if found.refused:
                 lines.append(text.paragraph("no BD-rate", f"{arm.name}, {what}: {found.refused}"))
         if arm.shared.images_refused:

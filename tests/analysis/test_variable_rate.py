@@ -33,6 +33,7 @@ from analysis.variable_rate_published import (
     saving_pct,
 )
 from analysis.variable_rate_report import report, write
+from analysis.variable_rate_text import _reasons
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +70,22 @@ def test_files_of_a_constant_size_ratio_have_that_bd_rate(whole: Source) -> None
         assert arm.shared.images.mean == pytest.approx(expected, abs=1e-3)
 
 
-def test_what_has_no_bd_rate_is_named_as_the_arm_that_it_is(tmp_path: Path) -> None:
+def test_points_that_another_beats_are_left_out_and_named(tmp_path: Path) -> None:
     short = made.fixed_short()
     scores = [tree["evaluation"] for tree in short]
     scores[3]["psnr_db"], scores[4]["psnr_db"] = scores[4]["psnr_db"], scores[3]["psnr_db"]
     model = model_of(tmp_path / "odd", made.fixed(), short, made.variable())
-    refused = {arm.name: arm.shared.refused for arm in model.arms}
-    assert refused["fixed"] == ""
-    assert refused["fixed_short"].startswith("curve 'fixed_short' is not monotone: ")
+    arms = {arm.name: arm.every for arm in model.arms}
+    assert [arms[name].refused for name in ("fixed", "fixed_short")] == ["", ""]
+    assert arms["fixed"].left_out == ()
+    # The fifth now has more rate and less PSNR than the fourth.
+    assert arms["fixed_short"].left_out == ("fixed_short at lmbda 0.025",)
+    without = [tree for tree in made.fixed_short() if tree["spec"]["lmbda"] != 0.025]
+    without[3]["evaluation"]["psnr_db"] = scores[3]["psnr_db"]
+    expected = model_of(tmp_path / "without", made.fixed(), without, made.variable()).arms
+    bd_rates = {arm.name: arm.every.bd_rate_pct for arm in expected}
+    assert arms["fixed_short"].bd_rate_pct == pytest.approx(bd_rates["fixed_short"], rel=1e-9)
+    assert any("fixed_short at lmbda 0.025: another point" in line for line in _reasons(model))
 
 
 def test_training_is_counted_once_whatever_was_measured(whole: Source) -> None:

@@ -115,7 +115,7 @@ def test_cfg_job_and_info_show_what_would_run(cli: Cli, tmp_path: Path) -> None:
         ),
         (["lmbda=0.01,0.02"], "lmbda=0.01,0.02: several values need a list; give several rates as 'lmbdas="),
         (["hydra.mode=MULTIRUN"], "hydra.mode=MULTIRUN: a sweep plans its own trials"),
-        (["budget=null"], "budget=null: budget is chosen by name; it has: paper, quick, smoke"),
+        (["budget=null"], "budget=null: budget is chosen by name; it has: paper, paper_eighth, "),
     ],
     ids=lambda value: str(value)[:25],
 )
