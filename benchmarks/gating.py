@@ -139,11 +139,11 @@ def open_share(layer: Any, x: Tensor, sparsity: float) -> None:
 
     gate = layer.channel_gate
     energies = mean_squares(x)
-    around, (energies,) = gate._around(energies)[0], energies
+    reference, (energies,) = gate._reference(energies)[0], energies
     alive = energies.nonzero()[:, 0]  # a silent channel is always closed
     wanted = min(round(len(energies) * (1 - sparsity)), len(alive))
     kept = alive[torch.linspace(0, len(alive) - 1, wanted).round().long()]
-    ratio = energies / around.clamp_min(1e-30)
+    ratio = energies / reference.clamp_min(1e-30)
     alpha = 2 * ratio + 1e-3
     alpha[kept] = ratio[kept] / 2
     gate.alpha.copy_(alpha)
@@ -156,7 +156,7 @@ def gated(part: nn.Module, x: Tensor, sparsity: float) -> nn.Module:
     from rdc.models.layers.gate import EnergyGate, gate_convolutions, gated_layers
 
     out = copy.deepcopy(part).to(x.device)
-    gate_convolutions(out, lambda channels: EnergyGate(channels, neighbours=3).to(x.device))
+    gate_convolutions(out, lambda channels: EnergyGate(channels).to(x.device))
     out.eval()
     # In the order of the network: what a layer sees depends on the gates before it.
     hooks = [

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from rdc.models.layers.channels import mean_squares, select
 from rdc.models.layers.conv import conv, pointwise
@@ -15,6 +18,7 @@ from rdc.models.layers.gate import EnergyGate, gate_convolutions
 from rdc.models.layers.gdn import GDN
 from rdc.models.layers.pointwise import conv1x1
 
+ROOT = Path(__file__).resolve().parents[2]
 FORMATS = pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
 # With 1, 1,023, 1,024 and 1,025 pixels per image, around the block in which squares are summed; and more.
 SIZES = pytest.mark.parametrize("hw", [(1, 1), (33, 31), (32, 32), (25, 41), (48, 80)])
@@ -112,3 +116,19 @@ def test_a_gated_pointwise_layer_reads_no_closed_channel() -> None:
         layer.channel_gate.alpha.fill_(0.2)
         layer.weight[:, 2:4] = torch.nan
         assert torch.allclose(network(x), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.67])
+def test_the_benchmark_opens_the_share_that_it_names(sparsity: float) -> None:
+    spec = importlib.util.spec_from_file_location("gating_bench", ROOT / "benchmarks" / "gating.py")
+    assert spec is not None
+    assert spec.loader is not None
+    bench = sys.modules.setdefault("gating_bench", importlib.util.module_from_spec(spec))
+    spec.loader.exec_module(bench)
+    network = nn.Sequential(conv(32, 16))
+    gate_convolutions(network, EnergyGate)
+    x = torch.randn(1, 32, 12, 16)
+    layer: Any = network[0]
+    with torch.no_grad():
+        bench.open_share(layer, x, sparsity)
+        assert int(layer.channel_gate.decide(x)[0].sum()) == round(32 * (1 - sparsity))
