@@ -81,13 +81,12 @@ def _mark_of(data: bytes) -> tuple[int, str]:
 class Progress:
     """Where training stands. step: finished steps; elapsed_s: training time over all attempts.
 
-    window: the statistics of each step since the last logged line, window_steps of them.
+    window: the statistics of each step since the last logged line.
     """
 
     step: int = 0
     elapsed_s: float = 0.0
     window: list[list[float]] = dataclasses.field(default_factory=list)
-    window_steps: int = 0
     best_rd_loss: float | None = None
     rollbacks: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     resumed_at_steps: list[int] = dataclasses.field(default_factory=list)

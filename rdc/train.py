@@ -157,7 +157,6 @@ class _Trainer:
         x = x.to(self._device, non_blocking=True).float().div_(255)
         self._window.append(self._update(x, step))
         self.progress.step += 1
-        self.progress.window_steps += 1
         self._timed_steps += 1
 
     def _update(self, x: Tensor, step: int) -> Tensor:
@@ -196,9 +195,7 @@ class _Trainer:
     def _log_window(self) -> bool:
         """Write the means since the last line; False if they made training go back."""
         progress = self.progress
-        means = (
-            value / progress.window_steps for value in functools.reduce(torch.add, self._window).tolist()
-        )
+        means = (value / len(self._window) for value in functools.reduce(torch.add, self._window).tolist())
         loss, bpp, mse_mean, distortion, aux_loss = means
         total = bpp + distortion
         cause = self._what_is_wrong(loss, total)
@@ -208,13 +205,12 @@ class _Trainer:
         progress.best_rd_loss = min(total, progress.best_rd_loss or math.inf)
         self._write_line(loss=loss, bpp=bpp, mse=mse_mean, rd_loss_=total, aux_loss=aux_loss)
         self._window = []
-        progress.window_steps = 0
         return True
 
     def _is_good_enough_to_return_to(self) -> bool:
         """Whether all losses up to here are known, the last such state is long ago, and no weight broken."""
         return (
-            self.progress.window_steps == 0
+            not self._window
             and self.progress.step - self._good.progress.step >= SNAPSHOT_STEPS
             and self.learner.is_finite()
         )

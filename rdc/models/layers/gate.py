@@ -157,7 +157,7 @@ def evaluated_by(path: Path) -> Iterator[None]:
         _evaluated_by.reset(token)
 
 
-class Gated(nn.Module):
+class Gated(nn.Module, abc.ABC):
     """What gated convolutions share, in front of the class of convolution that each one is.
 
     They take over the parameters of the layer that they replace, and its names in a state dict.
@@ -169,7 +169,7 @@ class Gated(nn.Module):
     in_channels: int
     out_channels: int
 
-    def _take_over(self, layer: nn.Module, gate: Gate) -> None:
+    def __init__(self, layer: nn.Module, gate: Gate) -> None:
         self.__dict__.update(layer.__dict__)
         self._modules = {"channel_gate": gate}  # convolutions have none of their own
 
@@ -200,23 +200,20 @@ class Gated(nn.Module):
         out: Tensor = super().forward(x)
         return out
 
+    @abc.abstractmethod
     def _gathered(self, x: Tensor, channels: Tensor) -> Tensor:
         """One image, of which only these channels are read."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _out_hw(self, x: Tensor) -> tuple[int, int]:
         """Size of what comes out for x."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _macs(self, x: Tensor) -> int:
         """Multiply-accumulates that one more open channel takes for one image of this size."""
-        raise NotImplementedError
 
 
 class GatedConv2d(Gated, nn.Conv2d):
-    def __init__(self, layer: nn.Conv2d, gate: Gate) -> None:
-        self._take_over(layer, gate)
-
     def _gathered(self, x: Tensor, channels: Tensor) -> Tensor:
         x, weight = select(x, channels, 1), select(self.weight, channels, 1)
         return F.conv2d(x, weight, self.bias, self.stride, self.padding)
@@ -235,9 +232,6 @@ class GatedPointwise(GatedConv2d, PointwiseConv):
 
 
 class GatedConvTranspose2d(Gated, nn.ConvTranspose2d):
-    def __init__(self, layer: nn.ConvTranspose2d, gate: Gate) -> None:
-        self._take_over(layer, gate)
-
     def _gathered(self, x: Tensor, channels: Tensor) -> Tensor:
         x, weight = select(x, channels, 1), select(self.weight, channels, 0)
         padding, more = self.padding, self.output_padding
@@ -251,9 +245,6 @@ class GatedConvTranspose2d(Gated, nn.ConvTranspose2d):
 
 
 class GatedImageDeconv(Gated, ImageDeconv):
-    def __init__(self, layer: ImageDeconv, gate: Gate) -> None:
-        self._take_over(layer, gate)
-
     def _gathered(self, x: Tensor, channels: Tensor) -> Tensor:
         return self.computed(select(x, channels, 1), select(self.weight, channels, 0))
 
